@@ -1,0 +1,149 @@
+"""Settings: what the environment says, validated once and frozen."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+PREFIX = "CHIFFON_"
+
+Seconds = Annotated[float, Field(gt=0)]
+"""A duration in seconds, greater than zero."""
+
+
+class SettingsError(Exception):
+    """The environment does not describe a Chiffon that could run; the message names each variable."""
+
+
+class Settings(BaseModel):
+    """Every ``CHIFFON_*`` variable, with its default; `.env.example` gives the reasons.
+
+    Durations are seconds, sizes are bytes.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    database_url: str = "postgresql://127.0.0.1:5432/chiffon"
+    database_direct_url: str = ""
+    broker_url: str = "amqp://127.0.0.1:5672//"
+    management_url: str = ""
+    queue_type: Literal["classic", "quorum"] = "classic"
+
+    api_keys: tuple[str, ...] = ()
+    max_body: int = Field(default=1_000_000, gt=0)
+    max_result: int = Field(default=1_000_000, gt=0)
+    max_message: int = Field(default=16_000_000, gt=0)
+
+    idempotency_ttl: Seconds = 300
+    default_timeout: Seconds = 3600
+    max_crashes: int = Field(default=3, ge=1)
+    unknown_after: Seconds = 3600
+    ack_after: Seconds = 600
+    cancel_grace: float = Field(default=2, ge=0)
+
+    heartbeat_seconds: Seconds = 60
+    offline_after: Seconds = 180
+    takeover_grace: float = Field(default=2, ge=0)
+
+    ring_lease: Seconds = 5
+    sweep_seconds: Seconds = 1
+
+    workers: str = "workers"
+    shell_allow: tuple[str, ...] = ("*",)
+    http_allow_networks: tuple[IPv4Network | IPv6Network, ...] = ()
+    secret_parameters: tuple[str, ...] = (
+        "password", "passwd", "secret", "token", "api_key", "apikey", "authorization", "credential", "private_key",
+    )  # fmt: skip
+
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    log_format: Literal["json", "console"] = "json"
+
+    @field_validator("api_keys", "shell_allow", "secret_parameters", mode="before")
+    @classmethod
+    def _split_words(cls, value: object) -> object:
+        return tuple(w.strip() for w in value.split(",") if w.strip()) if isinstance(value, str) else value
+
+    @field_validator("http_allow_networks", mode="before")
+    @classmethod
+    def _split_networks(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(ip_network(w.strip()) for w in value.split(",") if w.strip())
+        return value
+
+    @field_validator("database_url", "database_direct_url")
+    @classmethod
+    def _name_the_driver(cls, value: str) -> str:
+        """Name psycopg2: to SQLAlchemy 2.1 a bare ``postgresql://`` means psycopg 3."""
+        if not value:
+            return value
+        scheme, separator, rest = value.partition("://")
+        if not separator or scheme not in {"postgresql", "postgres", "postgresql+psycopg2"}:
+            raise ValueError("must look like postgresql://user:password@host:5432/database")
+        _check_port(value)
+        return f"postgresql+psycopg2://{rest}"
+
+    @field_validator("broker_url")
+    @classmethod
+    def _amqp_only(cls, value: str) -> str:
+        for url in value.split(";"):
+            if urlsplit(url.strip()).scheme not in {"amqp", "amqps", "pyamqp"}:
+                raise ValueError(
+                    "must look like amqp://user:password@host:5672// (several, joined by ';', are failed over)"
+                )
+            _check_port(url.strip())
+        return value
+
+    @field_validator("management_url")
+    @classmethod
+    def _http_only(cls, value: str) -> str:
+        if value and urlsplit(value).scheme not in {"http", "https"}:
+            raise ValueError("must look like http://user:password@host:15672")
+        return value
+
+    @model_validator(mode="after")
+    def _offline_is_later_than_a_heartbeat(self) -> Self:
+        if self.offline_after <= self.heartbeat_seconds:
+            raise ValueError("CHIFFON_OFFLINE_AFTER must be longer than CHIFFON_HEARTBEAT_SECONDS")
+        return self
+
+    @property
+    def direct_url(self) -> str:
+        """The ledger's URL that goes through no transaction pooler (protocol rule 10)."""
+        return self.database_direct_url or self.database_url
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str] | None = None) -> Settings:
+        """Read ``CHIFFON_*`` from ``environ`` (default: the process's own). Raises SettingsError.
+
+        Unknown ``CHIFFON_*`` names are left alone: devstack and tests have variables of their own.
+        """
+        source = os.environ if environ is None else environ
+        given = {
+            name: source[PREFIX + name.upper()]
+            for name in cls.model_fields
+            if source.get(PREFIX + name.upper())
+        }
+        try:
+            return cls.model_validate(given)
+        except ValidationError as problems:
+            raise SettingsError(_explain(problems)) from None
+
+
+def _check_port(url: str) -> None:
+    try:
+        urlsplit(url).port  # noqa: B018  -- the property parses, and raises
+    except ValueError:
+        raise ValueError("the port is not a number between 0 and 65535") from None
+
+
+def _explain(problems: ValidationError) -> str:
+    lines = []
+    for problem in problems.errors():
+        where = PREFIX + str(problem["loc"][0]).upper() if problem["loc"] else "settings"
+        lines.append(f"{where}: {problem['msg'].removeprefix('Value error, ')}")
+    return "\n".join(lines)

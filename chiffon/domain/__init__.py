@@ -1,0 +1,1 @@
+"""What Chiffon knows without any engine: states, work types, policies, ids, values."""

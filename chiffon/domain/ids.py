@@ -1,0 +1,71 @@
+"""Ids: how each is made, and what it must look like."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+import uuid
+
+NAMESPACE = uuid.UUID("6b1cf0a5-2b5e-5c8e-9b65-0c5f0f0f9d43")
+"""The namespace of every id that Chiffon derives (UUIDv5, RFC 9562 section 5.5)."""
+
+_TRACE = re.compile(r"[0-9a-f]{32}")
+_TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}(-.*)?")
+MAX_TASK_ID = 255
+MAX_REQUEST_ID = 200
+
+
+def new_task_id() -> str:
+    """A UUIDv7 (RFC 9562 section 5.7): its first 48 bits are the time, so that new rows are neighbours in the index."""
+    value = (time.time_ns() // 1_000_000) << 80 | int.from_bytes(os.urandom(10), "big")
+    value = value & ~(0xF << 76) | 0x7 << 76
+    value = value & ~(0x3 << 62) | 0x2 << 62
+    return str(uuid.UUID(int=value))
+
+
+def new_request_id() -> str:
+    """A random UUID, for callers who bring no idempotency key."""
+    return str(uuid.uuid4())
+
+
+def new_trace_id() -> str:
+    """32 random hex digits (W3C Trace Context section 3.2.2.3)."""
+    return uuid.uuid4().hex
+
+
+def derived_id(*parts: str) -> str:
+    """The same UUID for the same parts, every time: a redelivered message finds its own row."""
+    return str(uuid.uuid5(NAMESPACE, "\x00".join(parts)))
+
+
+def trace_id_from(text: str) -> str | None:
+    """``text`` (32 hex digits, or a UUID) as a trace id, or None if it is neither, or all zero."""
+    digits = text.lower()
+    if len(digits) == 36 and digits[8] == digits[13] == digits[18] == digits[23] == "-":
+        digits = digits.replace("-", "")
+    return digits if _TRACE.fullmatch(digits) and digits.strip("0") else None
+
+
+def trace_id_from_traceparent(header: str) -> str | None:
+    """The trace id of a ``traceparent`` header (W3C Trace Context section 3.2), or None if the header is malformed."""
+    match = _TRACEPARENT.fullmatch(header.strip().lower())
+    return trace_id_from(match.group(1)) if match else None
+
+
+def is_request_id(text: str) -> bool:
+    """Whether ``text`` has 1-200 characters, all printable."""
+    return 1 <= len(text) <= MAX_REQUEST_ID and text.isprintable()
+
+
+def is_task_id(text: str) -> bool:
+    """Whether ``text`` may name a task: 1-255 printable characters, as Celery's own ids may be."""
+    return 1 <= len(text) <= MAX_TASK_ID and text.isprintable()
+
+
+def is_uuid(text: str) -> bool:
+    """Whether ``text`` is a UUID in its canonical form."""
+    try:
+        return str(uuid.UUID(text)) == text.lower()
+    except ValueError:
+        return False

@@ -1,0 +1,1 @@
+"""The agents' work: plain functions, one module a family."""
