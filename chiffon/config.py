@@ -123,11 +123,7 @@ class Settings(BaseModel):
         Unknown ``CHIFFON_*`` names are left alone: devstack and tests have variables of their own.
         """
         source = os.environ if environ is None else environ
-        given = {
-            name: source[PREFIX + name.upper()]
-            for name in cls.model_fields
-            if source.get(PREFIX + name.upper())
-        }
+        given = {name: source[PREFIX + name.upper()] for name in cls.model_fields if source.get(PREFIX + name.upper())}
         try:
             return cls.model_validate(given)
         except ValidationError as problems:

@@ -37,9 +37,7 @@ class UnknownWorkType(InvalidInput):
     """No work type of that name is registered here."""
 
     def __init__(self, name: str, nearest: tuple[str, ...] = ()) -> None:
-        hint = (
-            f"; did you mean {' or '.join(nearest)}?" if nearest else "; GET /work-types lists what is known"
-        )
+        hint = f"; did you mean {' or '.join(nearest)}?" if nearest else "; GET /work-types lists what is known"
         super().__init__(f"unknown work type {name!r}{hint}", (Problem("/work_type", f"unknown{hint}"),))
         self.name = name
         self.nearest = nearest

@@ -14,9 +14,7 @@ def redact(value: Any, secret: Iterable[str]) -> Any:
 
     def walk(item: Any) -> Any:
         if isinstance(item, dict):
-            return {
-                k: HIDDEN if any(w in str(k).lower() for w in words) else walk(v) for k, v in item.items()
-            }
+            return {k: HIDDEN if any(w in str(k).lower() for w in words) else walk(v) for k, v in item.items()}
         if isinstance(item, list | tuple):
             return [walk(child) for child in item]
         return item

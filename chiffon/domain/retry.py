@@ -8,9 +8,7 @@ from dataclasses import dataclass
 class Retry(Exception):
     """Raised by work to be run again. ``after``: seconds to wait, >= 0; None leaves it to the policy."""
 
-    def __init__(
-        self, message: str = "the work asked to be run again", *, after: float | None = None
-    ) -> None:
+    def __init__(self, message: str = "the work asked to be run again", *, after: float | None = None) -> None:
         if after is not None and after < 0:
             raise ValueError(f"after must not be negative, not {after}")
         super().__init__(message)

@@ -31,7 +31,7 @@ class WorkTypeError(ChiffonError):
 
 @dataclass(frozen=True)
 class WorkType:
-    """A kind of work: a name, a function, and how it is to be run. ``timeout`` is seconds; None is the default limit."""
+    """A kind of work: a name, a function, and how it is run. ``timeout`` is seconds; None is the default limit."""
 
     name: str
     function: Callable[..., Any]
@@ -40,7 +40,7 @@ class WorkType:
     context_parameter: str | None = None
     timeout: float | None = None
     retries: int = 0
-    policy: RetryPolicy = RetryPolicy()
+    policy: RetryPolicy = field(default_factory=RetryPolicy)
     queue: str = DEFAULT_QUEUE
     dead_letter: bool = True
     retry_timeouts: bool = False
@@ -106,7 +106,8 @@ class WorkTypes:
         known = self._types.get(work_type.name)
         if known is not None and _origin(known.function) != _origin(work_type.function):
             raise WorkTypeError(
-                f"two functions are called {work_type.name!r}: {_origin(known.function)} and {_origin(work_type.function)}"
+                f"two functions are called {work_type.name!r}: "
+                f"{_origin(known.function)} and {_origin(work_type.function)}"
             )
         self._types[work_type.name] = work_type
 
@@ -138,7 +139,7 @@ def work(
     *,
     timeout: float | None = None,
     retries: int = 0,
-    backoff: RetryPolicy = RetryPolicy(),
+    backoff: RetryPolicy | None = None,
     queue: str | None = None,
     dead_letter: bool = True,
     retry_timeouts: bool = False,
@@ -160,9 +161,7 @@ def work(
         WorkTypeError: when the declaration cannot work.
     """
     if not _NAME.fullmatch(name):
-        raise WorkTypeError(
-            f"{name!r} is no name for a work type: letters, digits, '_', '.' and '-', a letter first"
-        )
+        raise WorkTypeError(f"{name!r} is no name for a work type: letters, digits, '_', '.' and '-', a letter first")
     if queue is not None and not _FAMILY.fullmatch(queue):
         raise WorkTypeError(f"{queue!r} is no name for a queue: small letters, digits, '_', '.' and '-'")
     if timeout is not None and not timeout > 0:
@@ -181,7 +180,7 @@ def work(
                 context_parameter=context_parameter,
                 timeout=timeout,
                 retries=retries,
-                policy=backoff,
+                policy=backoff or RetryPolicy(),
                 queue=f"{DEFAULT_QUEUE}.{queue}" if queue else DEFAULT_QUEUE,
                 dead_letter=dead_letter,
                 retry_timeouts=retry_timeouts,

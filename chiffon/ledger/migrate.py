@@ -1,0 +1,78 @@
+"""Schema migrations: up, down, and where a ledger stands."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, create_engine, text
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.pool import NullPool
+
+from chiffon.domain.errors import LedgerUnavailable, SchemaBehind
+
+_LOCK = 0x6368_6966
+"""The advisory lock that two migrations at once queue at."""
+
+
+class Status(NamedTuple):
+    """A ledger's revision and the one this code needs; ``current`` is None for an empty database."""
+
+    current: str | None
+    head: str
+
+
+def upgrade(url: str, revision: str = "head") -> None:
+    """Bring the ledger at ``url`` to ``revision``. Raises LedgerUnavailable."""
+    _run(url, lambda config: command.upgrade(config, revision))
+
+
+def downgrade(url: str, revision: str = "base") -> None:
+    """Take the ledger at ``url`` back to ``revision``, dropping what came later. Raises LedgerUnavailable."""
+    _run(url, lambda config: command.downgrade(config, revision))
+
+
+def status(url: str) -> Status:
+    """Where the ledger at ``url`` stands. Raises LedgerUnavailable."""
+    with _connected(url) as connection:
+        current = MigrationContext.configure(connection).get_current_revision()
+    return Status(current, head())
+
+
+def head() -> str:
+    """The newest revision that this code has."""
+    revision = ScriptDirectory.from_config(_config()).get_current_head()
+    if revision is None:
+        raise SchemaBehind("this installation has no migrations: reinstall chiffon")
+    return revision
+
+
+def _run(url: str, step: Callable[[Config], None]) -> None:
+    config = _config()
+    with _connected(url) as connection:
+        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
+        config.attributes["connection"] = connection
+        step(config)
+
+
+def _config() -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    return config
+
+
+@contextmanager
+def _connected(url: str) -> Iterator[Connection]:
+    """A connection in a transaction of its own, its engine thrown away afterwards."""
+    engine = create_engine(url, connect_args={"connect_timeout": 10}, poolclass=NullPool)
+    try:
+        with engine.begin() as connection:
+            yield connection
+    except OperationalError as error:
+        raise LedgerUnavailable(f"Postgres does not answer: {error.orig}") from None
