@@ -1,0 +1,1 @@
+"""Private RabbitMQ, Postgres and processes on this machine, for `make up` and for the tests."""
