@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from chiffon.config import settings
 from chiffon.domain.context import WorkContext
 from chiffon.domain.retry import Fail, Retry, RetryPolicy
 from chiffon.domain.work import work
 
-__all__ = ["Fail", "Retry", "RetryPolicy", "WorkContext", "app", "submit", "work"]
+__all__ = ["Fail", "Retry", "RetryPolicy", "WorkContext", "app", "settings", "submit", "work"]
 __version__ = "0.1.0"
 
 

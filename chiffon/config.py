@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from functools import cache
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
@@ -128,6 +129,12 @@ class Settings(BaseModel):
             return cls.model_validate(given)
         except ValidationError as problems:
             raise SettingsError(_explain(problems)) from None
+
+
+@cache
+def settings() -> Settings:
+    """This process's settings, read once. Raises SettingsError."""
+    return Settings.from_environment()
 
 
 def _check_port(url: str) -> None:
