@@ -202,7 +202,7 @@ class PrivatePostgres:
         for path in (self._data, password):
             if self._account is not None:
                 shutil.chown(path, self._account)
-        initdb = [
+        initdb: list[str | Path] = [
             self._programs / "initdb",
             *("-D", self._data, "-U", USER, "--pwfile", password),
             *("--auth=scram-sha-256", "--encoding=UTF8", "--locale=C", "--no-sync"),

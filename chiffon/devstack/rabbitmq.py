@@ -13,7 +13,7 @@ from base64 import b64encode
 from pathlib import Path
 from types import TracebackType
 from typing import Self
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 import amqp
 
@@ -234,6 +234,7 @@ def broker_version(url: str) -> str:
         host=f"{parts.hostname}:{parts.port or 5672}",
         userid=parts.username or "guest",
         password=parts.password or "guest",
+        virtual_host=unquote(parts.path[1:]) or "/",
         connect_timeout=5,
         read_timeout=5,
     )

@@ -1,0 +1,1 @@
+"""Chiffon's tests. A folder says what it needs running."""
