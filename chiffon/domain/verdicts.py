@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -13,6 +14,8 @@ class WorkError:
     message: str
     module: str = "builtins"
     traceback: str | None = None
+    arguments: tuple[Any, ...] | None = None
+    """The exception's own arguments, if JSON can say them: Celery's clients build it again from these."""
 
 
 @dataclass(frozen=True)

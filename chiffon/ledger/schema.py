@@ -71,6 +71,7 @@ tasks = Table(
     Column("attempts", Integer, nullable=False, server_default="0"),
     Column("retries", Integer, nullable=False, server_default="0"),
     Column("crashes", Integer, nullable=False, server_default="0"),
+    Column("agent_deaths", Integer, nullable=False, server_default="0"),
     Column("give_backs", Integer, nullable=False, server_default="0"),
     # The lease of the newest ring, and when the next is due; NULL: nothing to ring for.
     Column("ring_no", Integer, nullable=False, server_default="0"),

@@ -140,6 +140,7 @@ def upgrade() -> None:
         sa.Column("attempts", sa.Integer(), server_default="0", nullable=False),
         sa.Column("retries", sa.Integer(), server_default="0", nullable=False),
         sa.Column("crashes", sa.Integer(), server_default="0", nullable=False),
+        sa.Column("agent_deaths", sa.Integer(), server_default="0", nullable=False),
         sa.Column("give_backs", sa.Integer(), server_default="0", nullable=False),
         sa.Column("ring_no", sa.Integer(), server_default="0", nullable=False),
         sa.Column("next_ring_at", sa.DateTime(timezone=True), nullable=True),

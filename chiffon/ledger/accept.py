@@ -1,0 +1,131 @@
+"""Accepting: a task exists from this commit on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from chiffon.domain.tasks import Acceptance, Accepted, Duplicate, IdTaken, KeyReused, NewTask
+from chiffon.domain.values import canonical
+from chiffon.ledger.connect import Cursor
+
+# name: take keys  -- (free | expired) -> held by these tasks; no row back means that another task holds it
+# Sorted, so that two batches cannot wait for each other.
+_TAKE_KEYS = """
+INSERT INTO request_keys (request_id, task_id, fingerprint)
+SELECT request_id, task_id, fingerprint
+FROM unnest(%(request_ids)s::text[], %(task_ids)s::text[], %(fingerprints)s::text[])
+     AS asked (request_id, task_id, fingerprint)
+ORDER BY request_id
+ON CONFLICT (request_id) DO UPDATE
+   SET task_id = excluded.task_id, fingerprint = excluded.fingerprint, expires_at = NULL
+ WHERE request_keys.expires_at <= clock_timestamp()
+RETURNING request_id
+"""
+
+# name: holders  -- reads who holds the keys that could not be taken
+_HOLDERS = "SELECT request_id, task_id, fingerprint FROM request_keys WHERE request_id = ANY(%(request_ids)s)"
+
+# name: known ids  -- reads which of the ids exist, and what they were asked for
+_KNOWN_IDS = "SELECT task_id, fingerprint FROM tasks WHERE task_id = ANY(%(task_ids)s)"
+
+# name: bear  -- (new) -> pending | scheduled; the first ring is leased in the same commit
+_BEAR = """
+WITH asked AS (
+  SELECT * FROM jsonb_to_recordset(%(rows)s::jsonb) AS r (
+    task_id text, request_id text, trace_id text, work_type text, priority int, queue text, parameters jsonb,
+    arguments jsonb, canvas jsonb, labels jsonb, fingerprint text, origin text, timeout float8, soft_timeout float8,
+    max_retries int, delay float8, run_at timestamptz, expires_in float8)
+), timed AS (
+  SELECT *, coalesce(run_at, clock_timestamp() + make_interval(secs => delay)) AS due FROM asked
+), born AS (
+  INSERT INTO tasks (task_id, request_id, trace_id, work_type, status, priority, queue, parameters, arguments, canvas,
+                     labels, fingerprint, origin, timeout, soft_timeout, max_retries, run_at, expires_at, ring_no,
+                     next_ring_at)
+  SELECT task_id, request_id, trace_id, work_type,
+         CASE WHEN due > clock_timestamp() THEN 'scheduled' ELSE 'pending' END,
+         priority, queue, parameters, arguments, canvas, labels, fingerprint, origin, timeout, soft_timeout,
+         max_retries, CASE WHEN due > clock_timestamp() THEN due END,
+         clock_timestamp() + make_interval(secs => expires_in), 1,
+         CASE WHEN due > clock_timestamp() THEN NULL ELSE clock_timestamp() + make_interval(secs => %(lease)s) END
+  FROM timed ORDER BY task_id
+  ON CONFLICT (task_id) DO NOTHING
+  RETURNING task_id, status, created_at
+), told AS (
+  INSERT INTO task_history (task_id, number, at, status, detail)
+  SELECT task_id, 1, created_at, status, 'accepted' FROM born
+)
+SELECT task_id, status FROM born
+"""
+
+
+class LostRace(Exception):
+    """Another transaction took one of the ids in between: roll back, and accept again."""
+
+
+def accept(cursor: Cursor, tasks: Sequence[NewTask], *, lease: float) -> tuple[list[Acceptance], set[str]]:
+    """Write down the tasks whose ``request_id`` and ``task_id`` are free.
+
+    Args:
+        cursor: inside a transaction; it must be rolled back if this raises.
+        tasks: no two with the same ``request_id`` or ``task_id``.
+        lease: seconds until the sweeper rings for what its acceptor did not.
+
+    Returns:
+        What became of each task, in the order given, and the ids of those that may be rung now (`pending`, not
+        `scheduled`), as ring number 1.
+
+    Raises:
+        LostRace: repeat in a new transaction.
+    """
+    fates: dict[str, Acceptance] = _already_known(cursor, tasks)
+    fresh = [task for task in tasks if task.task_id not in fates]
+    fates |= _keys_held_by_others(cursor, [task for task in fresh if task.keyed])
+    wanted = [task for task in fresh if task.task_id not in fates]
+    pending: set[str] = set()
+    if wanted:
+        cursor.execute(_BEAR, {"rows": canonical([_row(task) for task in wanted]), "lease": lease})
+        born = dict(cursor.fetchall())
+        if len(born) < len(wanted):
+            raise LostRace
+        pending = {task_id for task_id, status in born.items() if status == "pending"}
+    return [fates.get(task.task_id, Accepted(task.task_id)) for task in tasks], pending
+
+
+def _already_known(cursor: Cursor, tasks: Sequence[NewTask]) -> dict[str, Acceptance]:
+    cursor.execute(_KNOWN_IDS, {"task_ids": [task.task_id for task in tasks]})
+    known = dict(cursor.fetchall())
+    return {
+        task.task_id: Duplicate(task.task_id) if known[task.task_id] == task.fingerprint else IdTaken(task.task_id)
+        for task in tasks
+        if task.task_id in known
+    }
+
+
+def _keys_held_by_others(cursor: Cursor, tasks: Sequence[NewTask]) -> dict[str, Acceptance]:
+    if not tasks:
+        return {}
+    by_key = {task.request_id: task for task in tasks}
+    cursor.execute(
+        _TAKE_KEYS,
+        {
+            "request_ids": list(by_key),
+            "task_ids": [task.task_id for task in by_key.values()],
+            "fingerprints": [task.fingerprint for task in by_key.values()],
+        },
+    )
+    missed = by_key.keys() - {request_id for (request_id,) in cursor.fetchall()}
+    if not missed:
+        return {}
+    cursor.execute(_HOLDERS, {"request_ids": list(missed)})
+    return {
+        by_key[request_id].task_id: Duplicate(holder) if same == by_key[request_id].fingerprint else KeyReused(holder)
+        for request_id, holder, same in cursor.fetchall()
+    }
+
+
+def _row(task: NewTask) -> dict[str, Any]:
+    row = {name: getattr(task, name) for name in task.__dataclass_fields__}
+    if task.run_at is not None:
+        row["run_at"] = task.run_at.isoformat()
+    return row

@@ -1,0 +1,115 @@
+"""The registry of agents: who lives, and what each can do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from chiffon.ledger.connect import Cursor
+from chiffon.ledger.sweeps import LOCK_CLASS
+
+# name: register  -- (new) -> online; draws the incarnation, and locks it for the life of this session
+_REGISTER = """
+INSERT INTO agents (agent_id, hostname, pid, backend_pid, slots, queues, work_types, version)
+VALUES (%(agent_id)s, %(hostname)s, %(pid)s, pg_backend_pid(), %(slots)s, %(queues)s, %(work_types)s, %(version)s)
+RETURNING incarnation
+"""
+_LOCK = "SELECT pg_try_advisory_lock(%(class)s, %(incarnation)s)"
+
+# name: rejoin  -- offline | online -> online, for an incarnation that has its lock again
+_REJOIN = """
+UPDATE agents SET backend_pid = pg_backend_pid(), last_heartbeat_at = clock_timestamp(), stopped_at = NULL
+ WHERE incarnation = %(incarnation)s
+"""
+
+# name: beat  -- online: still there
+_BEAT = """
+UPDATE agents SET last_heartbeat_at = clock_timestamp(), stopped_at = NULL, queues = %(queues)s, slots = %(slots)s
+ WHERE incarnation = %(incarnation)s
+"""
+
+# name: drain  -- online -> draining: takes nothing new
+_DRAIN = "UPDATE agents SET draining_at = clock_timestamp() WHERE incarnation = %(incarnation)s AND draining_at IS NULL"
+
+# name: leave  -- online | draining -> offline, at once
+_LEAVE = """
+UPDATE agents SET stopped_at = clock_timestamp(), last_heartbeat_at = clock_timestamp()
+ WHERE incarnation = %(incarnation)s
+"""
+
+# name: still held  -- reads the executions that the ledger says this incarnation runs
+_STILL_HELD = "SELECT task_id, execution FROM tasks WHERE incarnation = %(incarnation)s AND status = 'running'"
+
+# name: known to somebody  -- reads whether any agent that has not been offline for long knows a work type
+_KNOWN = """
+SELECT EXISTS (
+  SELECT FROM agents WHERE %(work_type)s = ANY(work_types)
+     AND last_heartbeat_at > clock_timestamp() - make_interval(secs => %(within)s))
+"""
+
+
+def register(
+    cursor: Cursor,
+    *,
+    agent_id: str,
+    hostname: str,
+    pid: int,
+    slots: int,
+    queues: Sequence[str],
+    work_types: Sequence[str],
+    version: str,
+) -> int:
+    """Enter a new life of an agent, and lock it on this session; its incarnation."""
+    cursor.execute(
+        _REGISTER,
+        {
+            "agent_id": agent_id,
+            "hostname": hostname,
+            "pid": pid,
+            "slots": slots,
+            "queues": list(queues),
+            "work_types": list(work_types),
+            "version": version,
+        },
+    )
+    incarnation = int(cursor.fetchone()[0])
+    lock(cursor, incarnation)
+    return incarnation
+
+
+def lock(cursor: Cursor, incarnation: int) -> bool:
+    """Take an incarnation's lock for the life of this session; False if another session holds it."""
+    cursor.execute(_LOCK, {"class": LOCK_CLASS, "incarnation": incarnation})
+    return bool(cursor.fetchone()[0])
+
+
+def rejoin(cursor: Cursor, incarnation: int) -> set[tuple[str, int]]:
+    """Be there again, on a new session that holds the lock; the executions that are still this incarnation's own."""
+    cursor.execute(_REJOIN, {"incarnation": incarnation})
+    return still_held(cursor, incarnation)
+
+
+def beat(cursor: Cursor, incarnation: int, *, queues: Sequence[str], slots: int) -> None:
+    """Say that the agent lives."""
+    cursor.execute(_BEAT, {"incarnation": incarnation, "queues": list(queues), "slots": slots})
+
+
+def drain(cursor: Cursor, incarnation: int) -> None:
+    """Say that the agent takes nothing new."""
+    cursor.execute(_DRAIN, {"incarnation": incarnation})
+
+
+def leave(cursor: Cursor, incarnation: int) -> None:
+    """Say that the agent is gone."""
+    cursor.execute(_LEAVE, {"incarnation": incarnation})
+
+
+def still_held(cursor: Cursor, incarnation: int) -> set[tuple[str, int]]:
+    """The executions (task id, number) that the ledger says this incarnation runs."""
+    cursor.execute(_STILL_HELD, {"incarnation": incarnation})
+    return set(cursor.fetchall())
+
+
+def known_to_somebody(cursor: Cursor, work_type: str, *, within: float) -> bool:
+    """Whether an agent that gave a sign of life in the last ``within`` seconds knows the work type."""
+    cursor.execute(_KNOWN, {"work_type": work_type, "within": within})
+    return bool(cursor.fetchone()[0])

@@ -1,0 +1,155 @@
+"""Ways into Postgres: a pool for short transactions, and sessions that somebody holds for long."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import psycopg2
+import psycopg2.extensions
+from sqlalchemy import Engine, create_engine, make_url
+
+from chiffon.domain.errors import ChiffonError, LedgerUnavailable, SchemaBehind
+
+Cursor = psycopg2.extensions.cursor
+"""A DB-API cursor inside an open transaction: what every statement of this room takes."""
+
+_REFUSED_CLASSES = ("21", "22", "23", "54")
+"""SQLSTATE classes that speak of the data and not of the server: the same statement will be refused again."""
+
+_AWAY = (psycopg2.OperationalError, psycopg2.InterfaceError)
+
+_KEEPALIVE = {"connect_timeout": 5, "keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3}
+
+
+class RefusedData(ChiffonError):
+    """Postgres refused the values themselves; repeating the statement cannot help."""
+
+
+class CommitUnknown(LedgerUnavailable):
+    """The connection broke while it committed: the transaction may have happened."""
+
+
+class Ledger:
+    """A pool of connections. Safe to share between threads, and after a fork: each process id gets its own pool."""
+
+    def __init__(self, url: str, *, pool_size: int = 5, engine: Engine | None = None) -> None:
+        self.url = url
+        self._pool_size = pool_size
+        self._engine = engine
+        self._pid = os.getpid()
+
+    @property
+    def engine(self) -> Engine:
+        """SQLAlchemy's engine, for who shares the pool (Flask-SQLAlchemy)."""
+        if self._engine is None or self._pid != os.getpid():
+            if self._engine is not None:
+                self._engine.dispose(close=False)  # the sockets are the parent's
+            self._engine = make_engine(self.url, pool_size=self._pool_size)
+            self._pid = os.getpid()
+        return self._engine
+
+    @contextmanager
+    def transaction(self) -> Iterator[Cursor]:
+        """One transaction: committed at the end, rolled back by an exception.
+
+        Raises:
+            LedgerUnavailable: Postgres does not answer; nothing was committed.
+            CommitUnknown: it stopped answering during the commit.
+            RefusedData: it refused the values.
+        """
+        with translated():
+            connection = self.engine.raw_connection()
+        try:
+            with translated(), connection.cursor() as cursor:
+                yield cursor
+            with committing():
+                connection.commit()
+        except BaseException:
+            connection.invalidate() if connection.dbapi_connection.closed else connection.rollback()  # type: ignore[union-attr]
+            raise
+        finally:
+            connection.close()
+
+    def close(self) -> None:
+        """Close what is idle."""
+        if self._engine is not None and self._pid == os.getpid():
+            self._engine.dispose()
+
+
+def make_engine(url: str, *, pool_size: int = 5) -> Engine:
+    """A pooled engine that tests each connection before use, so that a restarted Postgres costs no request."""
+    return create_engine(url, pool_size=pool_size, max_overflow=pool_size, pool_pre_ping=True, connect_args=_KEEPALIVE)
+
+
+@contextmanager
+def on_connection(connection: Any) -> Iterator[Cursor]:
+    """A cursor in the transaction that the caller has open: a psycopg2 connection, or SQLAlchemy's."""
+    fairy = getattr(connection, "connection", connection)
+    raw = getattr(fairy, "dbapi_connection", fairy)
+    with raw.cursor() as cursor:
+        yield cursor
+
+
+def open_session(url: str, name: str) -> Any:
+    """A psycopg2 connection of one's own, called ``name`` in ``pg_stat_activity``. Raises LedgerUnavailable.
+
+    The server drops it soon after the client's host is gone: its own default would be two hours.
+    """
+    arguments = make_url(url).translate_connect_args(username="user", database="dbname")
+    with translated():
+        connection = psycopg2.connect(**arguments, **make_url(url).query, **_KEEPALIVE, application_name=name[:63])
+        with connection, connection.cursor() as cursor:
+            cursor.execute("SET tcp_keepalives_idle = 5; SET tcp_keepalives_interval = 2; SET tcp_keepalives_count = 3")
+    return connection
+
+
+@contextmanager
+def session_transaction(connection: Any) -> Iterator[Cursor]:
+    """One transaction on a held session; raises as `Ledger.transaction` does."""
+    try:
+        with translated(), connection.cursor() as cursor:
+            yield cursor
+        with committing():
+            connection.commit()
+    except BaseException:
+        if not connection.closed:
+            with translated():
+                connection.rollback()
+        raise
+
+
+@contextmanager
+def committing() -> Iterator[None]:
+    """Tell a commit whose answer was lost from a statement that failed."""
+    try:
+        with translated():
+            yield
+    except LedgerUnavailable as error:
+        raise CommitUnknown(str(error)) from error
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Say what psycopg2 raises in the words of the domain."""
+    try:
+        yield
+    except psycopg2.Error as error:
+        state = error.pgcode or ""
+        if state.startswith(_REFUSED_CLASSES):
+            raise RefusedData(f"Postgres refused the data: {_first_line(error)}") from error
+        if state in {"42P01", "42703"}:  # undefined table, undefined column
+            raise SchemaBehind(
+                f"the ledger's schema is behind ({_first_line(error)}): run `chiffon db upgrade`"
+            ) from error
+        if isinstance(error, psycopg2.OperationalError | psycopg2.InterfaceError) or state.startswith(
+            ("57", "08", "25")
+        ):
+            raise LedgerUnavailable(f"Postgres does not answer: {_first_line(error)}") from error
+        raise
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

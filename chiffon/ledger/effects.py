@@ -1,0 +1,50 @@
+"""What every end does in its own commit, whoever ends the task: one tail for all the statements that end one."""
+
+from __future__ import annotations
+
+from chiffon.ledger.connect import Cursor
+
+CHANNEL = "chiffon_ended"
+"""The NOTIFY channel; its payload is a task id."""
+
+# A CTE `ended (task_id, request_id, status, execution, agent_id, finished_at, history_no, error, detail, result,
+# celery_state, traceback, children, meta)` goes before it. Each step:
+# followed  pending, following -> the same end (protocol rule 21)
+# kept      the result, for whoever asks Celery's way
+# freed     the idempotency key runs out some time after the end
+# told      the history says so
+TAIL = """
+, followed AS (
+  UPDATE tasks f
+     SET status = e.status, finished_at = e.finished_at, error = e.error, history_no = f.history_no + 1,
+         next_ring_at = NULL, queued_at = NULL, dead_letter_owed = false
+    FROM ended e
+   WHERE f.follows = e.task_id AND f.status = 'pending'
+  RETURNING f.task_id, f.status, f.finished_at, f.history_no, e.result, e.celery_state, e.traceback, e.task_id AS first
+), kept AS (
+  INSERT INTO results (task_id, status, result, traceback, children, meta, date_done)
+  SELECT task_id, celery_state, result, traceback, children, meta, finished_at FROM ended
+  UNION ALL
+  SELECT task_id, celery_state, result, traceback, NULL, NULL, finished_at FROM followed
+  ON CONFLICT (task_id) DO UPDATE
+     SET status = excluded.status, result = excluded.result, traceback = excluded.traceback,
+         children = excluded.children, meta = excluded.meta, date_done = excluded.date_done
+), freed AS (
+  UPDATE request_keys k SET expires_at = clock_timestamp() + make_interval(secs => %(ttl)s)
+    FROM ended e WHERE k.request_id = e.request_id AND k.task_id = e.task_id
+), told AS (
+  INSERT INTO task_history (task_id, number, status, execution, agent_id, detail)
+  SELECT task_id, history_no, status, execution, agent_id, detail FROM ended
+  UNION ALL
+  SELECT task_id, history_no, status, NULL, NULL, 'takes the end of ' || first FROM followed
+)
+"""
+
+# name: wake  -- tells who waits for these tasks; at the commit
+_WAKE = f"SELECT pg_notify('{CHANNEL}', task_id) FROM unnest(%(task_ids)s::text[]) AS ended (task_id)"
+
+
+def wake(cursor: Cursor, task_ids: list[str]) -> None:
+    """Notify whoever waits for one of these tasks, when the transaction commits."""
+    if task_ids:
+        cursor.execute(_WAKE, {"task_ids": task_ids})

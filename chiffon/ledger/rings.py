@@ -1,0 +1,53 @@
+"""To ring is to lease: who publishes a doorbell holds the task's ring for a while."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from chiffon.domain.tasks import Ring
+from chiffon.ledger.connect import Cursor
+
+_RING_COLUMNS = """t.task_id, t.ring_no, t.request_id, t.trace_id, t.work_type, t.queue, t.priority, t.parameters,
+  t.arguments, t.canvas, t.retries"""
+
+# name: lease  -- pending: the next ring is this caller's; each ring doubles the wait until somebody else rings
+_LEASE = f"""
+WITH due AS (
+  SELECT task_id FROM tasks
+   WHERE status = 'pending' AND next_ring_at <= clock_timestamp()
+   ORDER BY next_ring_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+)
+UPDATE tasks t
+   SET ring_no = t.ring_no + 1,
+       next_ring_at = clock_timestamp() + make_interval(secs => %(lease)s * 2 ^ least(t.ring_no, 6))
+  FROM due d WHERE t.task_id = d.task_id
+RETURNING {_RING_COLUMNS}
+"""
+
+# name: confirm  -- pending -> queued, only while the ring that was confirmed is the newest
+_CONFIRM = """
+WITH rung AS (
+  SELECT t.task_id FROM tasks t
+    JOIN unnest(%(task_ids)s::text[], %(ring_nos)s::int[]) AS c (task_id, ring_no) USING (task_id)
+   WHERE t.status = 'pending' AND t.ring_no = c.ring_no
+   ORDER BY t.task_id FOR UPDATE OF t
+), moved AS (
+  UPDATE tasks t
+     SET status = 'queued', queued_at = clock_timestamp(), next_ring_at = NULL, history_no = t.history_no + 1
+    FROM rung r WHERE t.task_id = r.task_id
+  RETURNING t.task_id, t.history_no
+)
+INSERT INTO task_history (task_id, number, status) SELECT task_id, history_no, 'queued' FROM moved
+"""
+
+
+def lease(cursor: Cursor, *, limit: int, lease: float) -> list[Ring]:
+    """Lease up to ``limit`` rings that are due; ``lease`` is the first wait in seconds, doubled by each ring."""
+    cursor.execute(_LEASE, {"limit": limit, "lease": lease})
+    return [Ring(*row) for row in cursor.fetchall()]
+
+
+def confirm(cursor: Cursor, rings: Sequence[tuple[str, int]]) -> int:
+    """Note that the broker has confirmed these (task id, ring number); how many tasks it moved to `queued`."""
+    cursor.execute(_CONFIRM, {"task_ids": [r[0] for r in rings], "ring_nos": [r[1] for r in rings]})
+    return int(cursor.rowcount)

@@ -1,0 +1,146 @@
+"""What the sweeper finds: work whose time has come, work past its time, and work of the dead."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from chiffon.domain.tasks import Ring
+from chiffon.ledger.connect import Cursor
+from chiffon.ledger.effects import TAIL, wake
+from chiffon.ledger.settle import celery_error_sql, celery_state_sql
+
+LOCK_CLASS = 0x4348_4946
+"""The first key of every incarnation's advisory lock; the second is the incarnation."""
+
+# name: due  -- scheduled | retrying -> pending, when its time has come; to be rung at once
+_DUE = """
+WITH due AS (
+  SELECT task_id FROM tasks
+   WHERE status IN ('scheduled', 'retrying') AND run_at <= clock_timestamp()
+   ORDER BY run_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+), moved AS (
+  UPDATE tasks t
+     SET status = 'pending', run_at = NULL, next_ring_at = clock_timestamp(), history_no = t.history_no + 1
+    FROM due d WHERE t.task_id = d.task_id
+  RETURNING t.task_id, t.history_no
+)
+INSERT INTO task_history (task_id, number, status, detail) SELECT task_id, history_no, 'pending', 'due' FROM moved
+"""
+
+# name: expire  -- scheduled | pending | queued | retrying -> expired, when nobody wants it any more
+_EXPIRE = f"""
+WITH late AS (
+  SELECT task_id FROM tasks
+   WHERE status IN ('scheduled', 'pending', 'queued', 'retrying') AND expires_at <= clock_timestamp()
+   ORDER BY expires_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+), ended AS (
+  UPDATE tasks t
+     SET status = 'expired', finished_at = clock_timestamp(), next_ring_at = NULL, history_no = t.history_no + 1,
+         error = '{{"type": "TaskRevokedError", "module": "celery.exceptions", "message": "expired"}}'
+    FROM late l WHERE t.task_id = l.task_id
+  RETURNING t.task_id, t.request_id, t.status, t.execution, NULL::text AS agent_id, t.finished_at, t.history_no,
+            t.error, 'not started in time' AS detail, {celery_state_sql("'expired'")} AS celery_state,
+            {celery_error_sql("t.error")} AS result, NULL AS traceback, NULL::jsonb AS children, NULL::jsonb AS meta
+) {TAIL}
+SELECT task_id FROM ended
+"""
+
+# name: unlocked  -- reads which incarnations hold running tasks while nobody holds their lock
+_UNLOCKED = """
+SELECT DISTINCT t.incarnation FROM tasks t
+ WHERE t.status = 'running'
+   AND NOT EXISTS (
+     SELECT FROM pg_locks l
+      WHERE l.locktype = 'advisory' AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+        AND l.classid = %(class)s AND l.objid::bigint = t.incarnation AND l.granted)
+"""
+
+# name: try lock  -- takes a dead incarnation's lock for this transaction
+_TRY_LOCK = "SELECT pg_try_advisory_xact_lock(%(class)s, %(incarnation)s)"
+
+# name: take over  -- running -> pending | cancelled | dead_lettered, for the tasks of a dead incarnation
+# Only what had started is charged with the death.
+_TAKE_OVER = f"""
+WITH orphans AS (
+  SELECT task_id,
+         CASE WHEN cancel_requested_at IS NOT NULL THEN 'cancelled'
+              WHEN started_at IS NOT NULL AND agent_deaths + 1 >= %(max_deaths)s THEN 'dead_lettered'
+              ELSE 'pending' END AS status,
+         jsonb_build_object('type', 'AgentLost', 'module', 'chiffon', 'message',
+           'the agent ' || agent_id || ' died while it held the task') AS error
+    FROM tasks WHERE incarnation = %(incarnation)s AND status = 'running'
+   ORDER BY task_id FOR UPDATE
+), moved AS (
+  UPDATE tasks t
+     SET status = o.status, incarnation = NULL, claim_token = NULL, history_no = t.history_no + 1,
+         agent_deaths = t.agent_deaths + (t.started_at IS NOT NULL)::int,
+         give_backs = t.give_backs + (t.started_at IS NULL)::int,
+         next_ring_at = CASE WHEN o.status = 'pending' THEN clock_timestamp() END,
+         queued_at = CASE WHEN o.status = 'pending' THEN NULL ELSE t.queued_at END,
+         finished_at = CASE WHEN o.status = 'pending' THEN NULL ELSE clock_timestamp() END,
+         dead_letter_owed = o.status = 'dead_lettered', error = o.error
+    FROM orphans o WHERE t.task_id = o.task_id
+  RETURNING t.task_id, t.request_id, t.status, t.execution, t.agent_id, t.finished_at, t.history_no, t.error
+), logged AS (
+  UPDATE executions e SET finished_at = clock_timestamp(), outcome = 'agent_lost', error = m.error
+    FROM moved m WHERE e.task_id = m.task_id AND e.execution = m.execution AND e.outcome IS NULL
+), returned AS (
+  INSERT INTO task_history (task_id, number, status, execution, agent_id, detail)
+  SELECT task_id, history_no, status, execution, agent_id, error ->> 'message' FROM moved WHERE finished_at IS NULL
+), ended AS (
+  SELECT task_id, request_id, status, execution, agent_id, finished_at, history_no, error,
+         error ->> 'message' AS detail, {celery_state_sql("status")} AS celery_state,
+         {celery_error_sql("error")} AS result, NULL AS traceback, NULL::jsonb AS children, NULL::jsonb AS meta
+    FROM moved WHERE finished_at IS NOT NULL
+) {TAIL}
+SELECT task_id, finished_at IS NOT NULL FROM moved
+"""
+
+# name: debts  -- reads which dead letters are owed longer than their holders need to pay them
+_DEBTS = """
+SELECT task_id, ring_no, request_id, trace_id, work_type, queue, priority, parameters, arguments, canvas, retries,
+       error ->> 'message'
+  FROM tasks WHERE dead_letter_owed AND finished_at < clock_timestamp() - make_interval(secs => %(older)s)
+ ORDER BY finished_at LIMIT %(limit)s
+"""
+
+
+def due(cursor: Cursor, *, limit: int) -> int:
+    """Move what is due to `pending`; how many it moved."""
+    cursor.execute(_DUE, {"limit": limit})
+    return int(cursor.rowcount)
+
+
+def expire(cursor: Cursor, *, limit: int, ttl: float) -> list[str]:
+    """End what has expired; the ids of the tasks it ended."""
+    cursor.execute(_EXPIRE, {"limit": limit, "ttl": ttl})
+    task_ids = [task_id for (task_id,) in cursor.fetchall()]
+    wake(cursor, task_ids)
+    return task_ids
+
+
+def unlocked(cursor: Cursor) -> set[int]:
+    """The incarnations that hold running tasks while nobody holds their lock."""
+    cursor.execute(_UNLOCKED, {"class": LOCK_CLASS})
+    return {incarnation for (incarnation,) in cursor.fetchall()}
+
+
+def take_over(cursor: Cursor, incarnation: int, *, ttl: float, max_deaths: int) -> list[str]:
+    """Free the tasks of a dead incarnation, holding its lock meanwhile.
+
+    Returns:
+        The ids of its tasks; empty too when the lock turned out to be held after all.
+    """
+    cursor.execute(_TRY_LOCK, {"class": LOCK_CLASS, "incarnation": incarnation})
+    if not cursor.fetchone()[0]:
+        return []
+    cursor.execute(_TAKE_OVER, {"incarnation": incarnation, "ttl": ttl, "max_deaths": max_deaths})
+    rows = cursor.fetchall()
+    wake(cursor, [task_id for task_id, is_end in rows if is_end])
+    return [task_id for task_id, _ in rows]
+
+
+def debts(cursor: Cursor, *, limit: int, older: float) -> Sequence[tuple[Ring, str]]:
+    """Dead letters owed for more than ``older`` seconds, each with its reason."""
+    cursor.execute(_DEBTS, {"limit": limit, "older": older})
+    return [(Ring(*row[:-1]), row[-1] or "failed") for row in cursor.fetchall()]
