@@ -92,6 +92,18 @@ def accept(cursor: Cursor, tasks: Sequence[NewTask], *, lease: float) -> tuple[l
     return [fates.get(task.task_id, Accepted(task.task_id)) for task in tasks], pending
 
 
+def accept_inside(cursor: Cursor, tasks: Sequence[NewTask], *, lease: float) -> tuple[list[Acceptance], set[str]]:
+    """As `accept`, in a transaction that has done other things too: a lost race undoes only this."""
+    cursor.execute("SAVEPOINT chiffon_accept")
+    try:
+        found = accept(cursor, tasks, lease=lease)
+    except LostRace:
+        cursor.execute("ROLLBACK TO SAVEPOINT chiffon_accept")
+        raise
+    cursor.execute("RELEASE SAVEPOINT chiffon_accept")
+    return found
+
+
 def _already_known(cursor: Cursor, tasks: Sequence[NewTask]) -> dict[str, Acceptance]:
     cursor.execute(_KNOWN_IDS, {"task_ids": [task.task_id for task in tasks]})
     known = dict(cursor.fetchall())

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from chiffon.domain.tasks import Ring
 from chiffon.ledger.connect import Cursor
 
-_RING_COLUMNS = """t.task_id, t.ring_no, t.request_id, t.trace_id, t.work_type, t.queue, t.priority, t.parameters,
+RING_COLUMNS = """t.task_id, t.ring_no, t.request_id, t.trace_id, t.work_type, t.queue, t.priority, t.parameters,
   t.arguments, t.canvas, t.retries"""
 
 # name: lease  -- pending: the next ring is this caller's; each ring doubles the wait until somebody else rings
@@ -21,7 +21,7 @@ UPDATE tasks t
    SET ring_no = t.ring_no + 1,
        next_ring_at = clock_timestamp() + make_interval(secs => %(lease)s * 2 ^ least(t.ring_no, 6))
   FROM due d WHERE t.task_id = d.task_id
-RETURNING {_RING_COLUMNS}
+RETURNING {RING_COLUMNS}
 """
 
 # name: confirm  -- pending -> queued, only while the ring that was confirmed is the newest

@@ -1,0 +1,205 @@
+"""Submit: accept work by one commit, and leave the ringing to somebody else."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from chiffon.domain import ids
+from chiffon.domain.errors import IdempotencyKeyReused, LedgerUnavailable, OutcomeUnknown, TaskExists
+from chiffon.domain.idempotency import fingerprint
+from chiffon.domain.tasks import Acceptance, Accepted, Duplicate, IdTaken, KeyReused, NewTask, Ring
+from chiffon.domain.values import check_value
+from chiffon.domain.work import WorkTypes, registry
+from chiffon.ledger.accept import LostRace, accept, accept_inside
+from chiffon.ledger.connect import CommitUnknown, Ledger, on_connection
+from chiffon.ledger.queries import task as read_task
+
+_RACES = 10
+"""How often an acceptance that lost a race is repeated: each loss means that somebody else's was accepted."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """What a caller wants done. Durations are seconds; None leaves it to the work type; absent ids are made up."""
+
+    work_type: str
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    priority: int = 3
+    request_id: str | None = None
+    trace_id: str | None = None
+    task_id: str | None = None
+    timeout_seconds: float | None = None
+    max_retries: int | None = None
+    delay_seconds: float | None = None
+    run_at: datetime | None = None
+    expires_in_seconds: float | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+def prepare(order: Order, work_types: WorkTypes = registry) -> NewTask:
+    """The task that the order asks for.
+
+    Raises:
+        UnknownWorkType, InvalidParameters, InvalidValue: it cannot be done.
+    """
+    work_type = work_types.get(order.work_type)
+    parameters = dict(order.parameters)
+    check_value(parameters, "/parameters")
+    labels = dict(order.labels)
+    check_value(labels, "/labels")
+    return NewTask(
+        task_id=order.task_id or ids.new_task_id(),
+        request_id=order.request_id or ids.new_request_id(),
+        trace_id=order.trace_id or ids.new_trace_id(),
+        work_type=work_type.name,
+        fingerprint=fingerprint(work_type.name, work_type.canonical(parameters)),
+        parameters=parameters,
+        labels=labels,
+        priority=order.priority,
+        queue=work_type.queue,
+        timeout=order.timeout_seconds,
+        max_retries=order.max_retries,
+        delay=order.delay_seconds,
+        run_at=order.run_at,
+        expires_in=order.expires_in_seconds,
+    )
+
+
+def submit_all(ledger: Ledger, tasks: Sequence[NewTask], *, lease: float) -> tuple[list[Acceptance], list[Ring]]:
+    """Accept tasks in one commit.
+
+    Args:
+        ledger: where to.
+        tasks: twins (the same ``request_id`` or ``task_id``) are found: the later is a duplicate of the earlier.
+        lease: seconds for which the caller has the first ring of each.
+
+    Returns:
+        What became of each task, in the order given; and the rings that are the caller's to publish.
+
+    Raises:
+        LedgerUnavailable: nothing was accepted.
+        OutcomeUnknown: the ledger went away before it said whether it had accepted.
+    """
+    unique = _without_twins(tasks)
+    try:
+        fates, pending = _repeat_lost_races(lambda: _accept(ledger, unique, lease))
+    except CommitUnknown as error:
+        fates, pending = _find_out(ledger, unique, error)
+    known = dict(zip((task.task_id for task in unique), fates, strict=True))
+    rings = [first_ring(task) for task in unique if task.task_id in pending]
+    return [known.get(task.task_id) or _twin(task, unique, known) for task in tasks], rings
+
+
+def submit(connection: Any, work_type: str, parameters: Mapping[str, Any] | None = None, **options: Any) -> str:
+    """Submit inside a transaction of the caller's own: the task exists if and when that transaction commits.
+
+    Args:
+        connection: a psycopg2 connection, or SQLAlchemy's, to the ledger's Postgres.
+        work_type: the name of the work.
+        parameters: its parameters.
+        options: the other fields of `Order`.
+
+    Returns:
+        The task id; a duplicate's is the first task's. It is rung by the sweeper, within about a second of the commit.
+
+    Raises:
+        InvalidInput, IdempotencyKeyReused, TaskExists: nothing was written.
+    """
+    task = prepare(Order(work_type, parameters or {}, **options))
+    with on_connection(connection) as cursor:
+        # No ring of one's own: it is due at once, and whoever sweeps next rings.
+        fates, _ = _repeat_lost_races(lambda: accept_inside(cursor, [task], lease=0))
+    return accepted_id(fates[0])
+
+
+def accepted_id(fate: Acceptance) -> str:
+    """The id of the task that answers a dispatch. Raises IdempotencyKeyReused, TaskExists."""
+    match fate:
+        case KeyReused(holder):
+            raise IdempotencyKeyReused(
+                f"this request_id belongs to task {holder}, of another work type or with other parameters: "
+                "use a new request_id for new work"
+            )
+        case IdTaken(task_id):
+            raise TaskExists(f"task {task_id} exists, with another payload: choose another task_id, or leave it out")
+        case _:
+            return fate.task_id
+
+
+def first_ring(task: NewTask) -> Ring:
+    """The ring that accepting the task has leased."""
+    return Ring(
+        task_id=task.task_id,
+        ring_no=1,
+        request_id=task.request_id,
+        trace_id=task.trace_id,
+        work_type=task.work_type,
+        queue=task.queue,
+        priority=task.priority,
+        parameters=task.parameters,
+        arguments=task.arguments,
+        canvas=task.canvas,
+        retries=0,
+    )
+
+
+def _accept(ledger: Ledger, tasks: Sequence[NewTask], lease: float) -> tuple[list[Acceptance], set[str]]:
+    with ledger.transaction() as cursor:
+        return accept(cursor, tasks, lease=lease)
+
+
+def _repeat_lost_races(
+    attempt: Callable[[], tuple[list[Acceptance], set[str]]],
+) -> tuple[list[Acceptance], set[str]]:
+    for _ in range(_RACES - 1):
+        try:
+            return attempt()
+        except LostRace:
+            continue
+    return attempt()
+
+
+def _find_out(ledger: Ledger, tasks: Sequence[NewTask], error: CommitUnknown) -> tuple[list[Acceptance], set[str]]:
+    """After a commit without an answer: did it happen? One commit accepted all of them or none."""
+    for pause in (0.0, 0.1, 0.5):
+        time.sleep(pause)
+        try:
+            with ledger.transaction() as cursor:
+                there = [read_task(cursor, task.task_id) for task in tasks]
+        except LedgerUnavailable:
+            continue
+        if any(
+            view is not None and view.request_id == task.request_id for view, task in zip(there, tasks, strict=True)
+        ):
+            return [Accepted(task.task_id) for task in tasks], set()
+        raise LedgerUnavailable("Postgres went away before it accepted: try again") from error
+    first = tasks[0]
+    raise OutcomeUnknown(
+        "Postgres went away before it said whether it had accepted: repeat with the same request_id",
+        first.task_id,
+        first.request_id,
+    ) from error
+
+
+def _without_twins(tasks: Sequence[NewTask]) -> list[NewTask]:
+    seen: set[str] = set()
+    unique = []
+    for task in tasks:
+        names = {f"task {task.task_id}", f"request {task.request_id}"}
+        if not names & seen:
+            unique.append(task)
+            seen |= names
+    return unique
+
+
+def _twin(task: NewTask, unique: Sequence[NewTask], known: Mapping[str, Acceptance]) -> Acceptance:
+    """What becomes of a task that shares an id with an earlier one of the same batch."""
+    first = next(other for other in unique if task.task_id == other.task_id or task.request_id == other.request_id)
+    answer = known[first.task_id].task_id
+    if task.fingerprint == first.fingerprint:
+        return Duplicate(answer)
+    return IdTaken(answer) if task.task_id == first.task_id else KeyReused(answer)

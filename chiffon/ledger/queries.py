@@ -1,0 +1,124 @@
+"""Reading: what is where, and why."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from chiffon.domain.values import canonical
+from chiffon.domain.views import AgentView, ExecutionView, HistoryEntry, QueueFigures, TaskFilter, TaskView
+from chiffon.ledger.connect import Cursor
+
+_TASK_COLUMNS = """t.task_id, t.request_id, t.trace_id, t.work_type, t.status, t.priority, t.queue, t.parameters,
+  %(result)s, t.error, t.attempts, t.agent_id, t.progress, t.labels, t.created_at, t.run_at, t.expires_at,
+  t.queued_at, t.started_at, t.finished_at, t.cancel_requested_at"""
+
+# name: task  -- reads one task with its result
+_TASK = f"""
+SELECT {_TASK_COLUMNS % {"result": "CASE WHEN t.status = 'completed' THEN r.result END"}}
+  FROM tasks t LEFT JOIN results r USING (task_id) WHERE task_id = %(task_id)s
+"""
+
+# name: executions  -- reads the real runs of one task
+_EXECUTIONS = """
+SELECT execution, agent_id, incarnation, claimed_at, started_at, finished_at, outcome, error
+  FROM executions WHERE task_id = %(task_id)s ORDER BY execution
+"""
+
+# name: history  -- reads the steps of one task after a number
+_HISTORY = """
+SELECT number, at, status, execution, agent_id, detail
+  FROM task_history WHERE task_id = %(task_id)s AND number > %(after)s ORDER BY number
+"""
+
+# name: agents  -- reads the newest life of each agent
+_AGENTS = """
+SELECT DISTINCT ON (a.agent_id)
+       a.agent_id, a.incarnation, a.hostname, a.pid, a.slots, a.queues, a.work_types,
+       CASE WHEN a.stopped_at IS NOT NULL
+              OR a.last_heartbeat_at < clock_timestamp() - make_interval(secs => %(offline_after)s) THEN 'offline'
+            WHEN a.draining_at IS NOT NULL THEN 'draining'
+            WHEN cardinality(held.task_ids) >= a.slots THEN 'busy'
+            ELSE 'online' END,
+       a.started_at, a.last_heartbeat_at, held.task_ids
+  FROM agents a, LATERAL (
+    SELECT coalesce(array_agg(t.task_id ORDER BY t.claimed_at), '{}') AS task_ids
+      FROM tasks t WHERE t.incarnation = a.incarnation AND t.status = 'running') held
+ WHERE %(agent_id)s::text IS NULL OR a.agent_id = %(agent_id)s
+ ORDER BY a.agent_id, a.incarnation DESC
+"""
+
+# name: online for  -- reads how many living agents know each work type
+_ONLINE_FOR = """
+SELECT w, count(DISTINCT a.agent_id) FROM agents a, unnest(a.work_types) AS w
+ WHERE a.stopped_at IS NULL AND a.last_heartbeat_at > clock_timestamp() - make_interval(secs => %(offline_after)s)
+ GROUP BY w
+"""
+
+# name: queues  -- reads what waits and runs in each queue
+_QUEUES = """
+SELECT queue, count(*) FILTER (WHERE status IN ('pending', 'queued')), count(*) FILTER (WHERE status = 'running'),
+       extract(epoch FROM clock_timestamp() - min(created_at) FILTER (WHERE status IN ('pending', 'queued')))::float8
+  FROM tasks WHERE status IN ('pending', 'queued', 'running') GROUP BY queue ORDER BY queue
+"""
+
+
+def task(cursor: Cursor, task_id: str) -> TaskView | None:
+    """The task with its result and executions, or None if the ledger has none of that id."""
+    cursor.execute(_TASK, {"task_id": task_id})
+    row = cursor.fetchone()
+    if row is None:
+        return None
+    cursor.execute(_EXECUTIONS, {"task_id": task_id})
+    return TaskView(*row, executions=tuple(ExecutionView(*e) for e in cursor.fetchall()))
+
+
+def tasks(cursor: Cursor, wanted: TaskFilter, *, limit: int) -> list[TaskView]:
+    """Up to ``limit`` tasks, newest first, that fit the filter."""
+    conditions, values = _conditions(wanted)
+    cursor.execute(
+        f"SELECT {_TASK_COLUMNS % {'result': 'NULL::jsonb'}} FROM tasks t"
+        f" WHERE {' AND '.join(conditions) or 'true'} ORDER BY t.created_at DESC, t.task_id DESC LIMIT %(limit)s",
+        {**values, "limit": limit},
+    )
+    return [TaskView(*row) for row in cursor.fetchall()]
+
+
+def _conditions(wanted: TaskFilter) -> tuple[list[str], dict[str, Any]]:
+    plain = ("status", "work_type", "trace_id", "request_id", "agent_id")
+    values: dict[str, Any] = {name: value for name in plain if (value := getattr(wanted, name)) is not None}
+    conditions = [f"t.{name} = %({name})s" for name in values]
+    if wanted.label is not None:
+        conditions.append("t.labels @> %(label)s::jsonb")
+        values["label"] = canonical(dict([wanted.label]))
+    for name, comparison in (("since", ">="), ("until", "<")):
+        if (moment := getattr(wanted, name)) is not None:
+            conditions.append(f"t.created_at {comparison} %({name})s")
+            values[name] = moment
+    if wanted.after is not None:
+        conditions.append("(t.created_at, t.task_id) < (%(after_at)s, %(after_id)s)")
+        values["after_at"], values["after_id"] = wanted.after
+    return conditions, values
+
+
+def history(cursor: Cursor, task_id: str, *, after: int = 0) -> list[HistoryEntry]:
+    """The steps of a task numbered higher than ``after``, in order."""
+    cursor.execute(_HISTORY, {"task_id": task_id, "after": after})
+    return [HistoryEntry(*row) for row in cursor.fetchall()]
+
+
+def agents(cursor: Cursor, *, offline_after: float, agent_id: str | None = None) -> list[AgentView]:
+    """The newest life of every agent, or of one; offline is who gave no sign of life for ``offline_after`` seconds."""
+    cursor.execute(_AGENTS, {"offline_after": offline_after, "agent_id": agent_id})
+    return [AgentView(*row[:5], tuple(row[5]), tuple(row[6]), *row[7:10], tuple(row[10])) for row in cursor.fetchall()]
+
+
+def online_for(cursor: Cursor, *, offline_after: float) -> dict[str, int]:
+    """By work type, how many living agents know it."""
+    cursor.execute(_ONLINE_FOR, {"offline_after": offline_after})
+    return dict(cursor.fetchall())
+
+
+def queues(cursor: Cursor) -> list[QueueFigures]:
+    """What waits and runs in each queue that has any work."""
+    cursor.execute(_QUEUES)
+    return [QueueFigures(*row) for row in cursor.fetchall()]
