@@ -101,7 +101,7 @@ class Services:
     def postgres(self) -> PrivatePostgres:
         """The private Postgres, which tests may kill and pause. Raises MissingProgram."""
         server = PrivatePostgres(self.folder / "postgres")
-        self.guardian.remove_at_end(server.data_home)
+        self.guardian.remove_at_end(server.data)
         server.start()
         self._open.callback(server.stop)
         return server

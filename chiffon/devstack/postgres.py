@@ -71,7 +71,7 @@ class PrivatePostgres:
         self._programs = find_programs()
         self._account = _unprivileged_account() if os.geteuid() == 0 else None
         folder.mkdir(parents=True, exist_ok=True)
-        self._home = self._data_home()
+        self._data = self._data_folder()
         self._server = Process(
             "Postgres",
             [
@@ -80,7 +80,7 @@ class PrivatePostgres:
                 *(f"--{name}={value}" for name, value in _OPTIONS.items()),
             ],
             log=folder / "postgres.log",
-            folder=self._home,
+            folder=Path("/"),
             account=self._account,
             ready=lambda: bool(self.version),
             stop_signal=signal.SIGINT,  # "fast": ends the sessions, writes everything down
@@ -111,9 +111,9 @@ class PrivatePostgres:
         return self._server.log
 
     @property
-    def data_home(self) -> Path:
+    def data(self) -> Path:
         """The folder to remove when the server is no longer wanted."""
-        return self._home
+        return self._data
 
     def launch(self) -> None:
         """Start the server, made first if it is new, without waiting for it. Raises ProcessFailed."""
@@ -178,25 +178,18 @@ class PrivatePostgres:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
-        if self._home != self.folder:
-            shutil.rmtree(self._home, ignore_errors=True)
+        if self._account is not None:
+            shutil.rmtree(self._data, ignore_errors=True)
 
-    @property
-    def _data(self) -> Path:
-        return self._home / "data"
-
-    def _data_home(self) -> Path:
+    def _data_folder(self) -> Path:
         if self._account is None:
-            return self.folder
-        home = Path(tempfile.mkdtemp(prefix="chiffon-postgres-", dir="/var/tmp"))
-        user = pwd.getpwnam(self._account)
-        os.chown(home, user.pw_uid, user.pw_gid)
-        return home
+            return self.folder.resolve() / "data"
+        return Path(tempfile.mkdtemp(prefix="chiffon-postgres-", dir="/var/tmp"))
 
     def _make(self) -> None:
         """Run initdb. The password is handed over in a file, so that no list of processes shows it."""
         self._data.mkdir(exist_ok=True)
-        password = self._home / "password"
+        password = self._data.with_suffix(".password")
         password.touch(mode=0o600)
         password.write_text(self._password)
         for path in (self._data, password):
@@ -208,9 +201,7 @@ class PrivatePostgres:
             *("--auth=scram-sha-256", "--encoding=UTF8", "--locale=C", "--no-sync"),
         ]
         try:
-            done = subprocess.run(
-                initdb, cwd=self._home, user=self._account, capture_output=True, text=True, check=False
-            )
+            done = subprocess.run(initdb, cwd="/", user=self._account, capture_output=True, text=True, check=False)
         finally:
             password.unlink()
         if done.returncode != 0:

@@ -101,6 +101,11 @@ class PrivateRabbitMQ:
         """The node's log file."""
         return self._node.log
 
+    @property
+    def data(self) -> Path:
+        """The folder to remove when the node is no longer wanted."""
+        return self.folder / "data"
+
     def launch(self) -> None:
         """Start the node without waiting for it."""
         self._epmd.start()
@@ -139,7 +144,7 @@ class PrivateRabbitMQ:
     def wipe(self) -> None:
         """Kill the node if it runs and forget everything it knew: queues, messages, exchanges, users."""
         self.kill()
-        shutil.rmtree(self.folder / "data", ignore_errors=True)
+        shutil.rmtree(self.data, ignore_errors=True)
 
     def ctl(self, *arguments: str) -> str:
         """Run `rabbitmqctl` against the node and return what it printed. It takes about two seconds."""
