@@ -34,6 +34,7 @@ class NewTask:
     delay: float | None = None
     run_at: datetime | None = None
     expires_in: float | None = None
+    expires_at: datetime | None = None
     keyed: bool = True
     origin: str = "http"
 

@@ -35,7 +35,7 @@ WITH asked AS (
   SELECT * FROM jsonb_to_recordset(%(rows)s::jsonb) AS r (
     task_id text, request_id text, trace_id text, work_type text, priority int, queue text, parameters jsonb,
     arguments jsonb, canvas jsonb, labels jsonb, fingerprint text, origin text, timeout float8, soft_timeout float8,
-    max_retries int, delay float8, run_at timestamptz, expires_in float8)
+    max_retries int, delay float8, run_at timestamptz, expires_in float8, expires_at timestamptz)
 ), timed AS (
   SELECT *, coalesce(run_at, clock_timestamp() + make_interval(secs => delay)) AS due FROM asked
 ), born AS (
@@ -46,7 +46,7 @@ WITH asked AS (
          CASE WHEN due > clock_timestamp() THEN 'scheduled' ELSE 'pending' END,
          priority, queue, parameters, arguments, canvas, labels, fingerprint, origin, timeout, soft_timeout,
          max_retries, CASE WHEN due > clock_timestamp() THEN due END,
-         clock_timestamp() + make_interval(secs => expires_in), 1,
+         coalesce(expires_at, clock_timestamp() + make_interval(secs => expires_in)), 1,
          CASE WHEN due > clock_timestamp() THEN NULL ELSE clock_timestamp() + make_interval(secs => %(lease)s) END
   FROM timed ORDER BY task_id
   ON CONFLICT (task_id) DO NOTHING
@@ -138,6 +138,7 @@ def _keys_held_by_others(cursor: Cursor, tasks: Sequence[NewTask]) -> dict[str, 
 
 def _row(task: NewTask) -> dict[str, Any]:
     row = {name: getattr(task, name) for name in task.__dataclass_fields__}
-    if task.run_at is not None:
-        row["run_at"] = task.run_at.isoformat()
+    for name in ("run_at", "expires_at"):
+        if (moment := row[name]) is not None:
+            row[name] = moment.isoformat()
     return row

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeAlias
 
 import psycopg2
-import psycopg2.extensions
 from sqlalchemy import Engine, create_engine, make_url
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from chiffon.domain.errors import ChiffonError, LedgerUnavailable, SchemaBehind
 
-Cursor = psycopg2.extensions.cursor
-"""A DB-API cursor inside an open transaction: what every statement of this room takes."""
+Cursor: TypeAlias = Any  # psycopg2 has no types of its own
+"""A psycopg2 cursor inside an open transaction: what every statement of this room takes."""
 
 _REFUSED_CLASSES = ("21", "22", "23", "54")
 """SQLSTATE classes that speak of the data and not of the server: the same statement will be refused again."""
@@ -60,18 +61,19 @@ class Ledger:
             CommitUnknown: it stopped answering during the commit.
             RefusedData: it refused the values.
         """
-        with translated():
-            connection = self.engine.raw_connection()
         try:
-            with translated(), connection.cursor() as cursor:
+            with translated():
+                pooled = self.engine.raw_connection()
+        except PoolTimeout as error:
+            raise LedgerUnavailable(f"no connection to Postgres became free: {error}") from None
+        raw: Any = pooled.dbapi_connection
+        try:
+            with session_transaction(raw) as cursor:
                 yield cursor
-            with committing():
-                connection.commit()
-        except BaseException:
-            connection.invalidate() if connection.dbapi_connection.closed else connection.rollback()  # type: ignore[union-attr]
-            raise
         finally:
-            connection.close()
+            if raw.closed:
+                pooled.invalidate()
+            pooled.close()
 
     def close(self) -> None:
         """Close what is idle."""
@@ -116,7 +118,7 @@ def session_transaction(connection: Any) -> Iterator[Cursor]:
             connection.commit()
     except BaseException:
         if not connection.closed:
-            with translated():
+            with contextlib.suppress(psycopg2.Error):  # it is what went wrong first that counts
                 connection.rollback()
         raise
 

@@ -69,7 +69,7 @@ def task(cursor: Cursor, task_id: str) -> TaskView | None:
     if row is None:
         return None
     cursor.execute(_EXECUTIONS, {"task_id": task_id})
-    return TaskView(*row, executions=tuple(ExecutionView(*e) for e in cursor.fetchall()))
+    return TaskView(*row, tuple(ExecutionView(*e) for e in cursor.fetchall()))
 
 
 def tasks(cursor: Cursor, wanted: TaskFilter, *, limit: int) -> list[TaskView]:
@@ -109,7 +109,11 @@ def history(cursor: Cursor, task_id: str, *, after: int = 0) -> list[HistoryEntr
 def agents(cursor: Cursor, *, offline_after: float, agent_id: str | None = None) -> list[AgentView]:
     """The newest life of every agent, or of one; offline is who gave no sign of life for ``offline_after`` seconds."""
     cursor.execute(_AGENTS, {"offline_after": offline_after, "agent_id": agent_id})
-    return [AgentView(*row[:5], tuple(row[5]), tuple(row[6]), *row[7:10], tuple(row[10])) for row in cursor.fetchall()]
+    return [_agent(*row) for row in cursor.fetchall()]
+
+
+def _agent(*row: Any) -> AgentView:
+    return AgentView(*(tuple(column) if isinstance(column, list) else column for column in row))
 
 
 def online_for(cursor: Cursor, *, offline_after: float) -> dict[str, int]:

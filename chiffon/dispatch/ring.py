@@ -1,0 +1,196 @@
+"""Ring: publish the doorbells of accepted tasks, off everybody's thread, and note which the broker has."""
+
+from __future__ import annotations
+
+import os
+import queue
+import threading
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import structlog
+
+from chiffon.bus.letters import Doorbell, Letter, dead_letter_for
+from chiffon.bus.publisher import Publisher
+from chiffon.bus.topology import Topology
+from chiffon.config import Settings
+from chiffon.domain.errors import BrokerUnavailable, LedgerUnavailable
+from chiffon.domain.tasks import Ring
+from chiffon.ledger import rings as ledger_rings
+from chiffon.ledger.connect import Ledger
+from chiffon.ledger.settle import clear_debts
+
+log = structlog.get_logger(__name__)
+
+GATHER = 500
+"""Rings published before their confirms are written down, in one statement."""
+
+CAPACITY = 20_000
+"""Rings that may wait here; what comes beyond is left to the sweeper, which rings when the lease has run out."""
+
+_PATIENCE = 1.0
+
+
+@dataclass(frozen=True)
+class Debt:
+    """A dead letter that is owed to ``dlx_queue``, and why."""
+
+    ring: Ring
+    reason: str
+
+
+@dataclass(frozen=True)
+class RingerState:
+    """How the ringer is. ``alive``: its thread runs, or has not been needed yet. ``detail``: a sentence for people."""
+
+    alive: bool
+    connected: bool
+    blocked: bool
+    detail: str
+
+
+class Ringer:
+    """A thread that publishes and waits for confirms. It starts with the first ring, anew in each process id."""
+
+    def __init__(self, settings: Settings, ledger: Ledger, families: Sequence[str] = (), *, name: str = "ringer"):
+        self._settings = settings
+        self._ledger = ledger
+        self._families = tuple(families)
+        self._name = name
+        self._start_lock = threading.Lock()
+        self._pid = 0
+        self._thread: threading.Thread | None = None
+        self._state = RingerState(True, False, False, "nothing has been rung yet")
+
+    def ring(self, rings: Iterable[Ring | Debt]) -> None:
+        """Publish these soon. Never blocks and never fails: what is not rung here is rung by the sweeper."""
+        self._ensure_running()
+        for item in rings:
+            try:
+                self._waiting.put_nowait(item)
+            except queue.Full:
+                return
+
+    def state(self) -> RingerState:
+        """How it is, as far as was seen last."""
+        if self._pid != os.getpid():
+            return RingerState(True, False, False, "nothing has been rung yet")
+        if self._thread is None or not self._thread.is_alive():
+            return RingerState(False, False, False, "the ringer's thread has died; the next dispatch restarts it")
+        return self._state
+
+    def stop(self) -> None:
+        """Publish what waits, for a moment, and end the thread."""
+        if self._pid == os.getpid() and self._thread is not None:
+            self._stopping.set()
+            self._thread.join(timeout=5)
+
+    def _ensure_running(self) -> None:
+        if self._pid == os.getpid() and self._thread is not None and self._thread.is_alive():
+            return
+        with self._start_lock:
+            if self._pid != os.getpid():  # forked: the parent's queue and thread are not ours
+                self._waiting: queue.Queue[Ring | Debt] = queue.Queue(CAPACITY)
+                self._stopping = threading.Event()
+                self._pid = os.getpid()
+                self._thread = None
+            if self._thread is None or not self._thread.is_alive():
+                self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+                self._thread.start()
+
+    def _run(self) -> None:
+        publisher = self._publisher()
+        try:
+            while not (self._stopping.is_set() and self._waiting.empty()):
+                batch = self._gather()
+                if not batch:
+                    publisher.tend()
+                    continue
+                if unknown := {item_ring(item).queue for item in batch} - set(self._families):
+                    self._families += tuple(unknown)  # a family that only another process knows
+                    publisher.close()
+                    publisher = self._publisher()
+                self._publish(publisher, batch)
+        finally:
+            publisher.close()
+
+    def _publisher(self) -> Publisher:
+        topology = Topology(self._settings.queue_type, self._families)
+        return Publisher(self._settings.broker_url, topology, name=f"chiffon {self._name}")
+
+    def _gather(self) -> list[Ring | Debt]:
+        try:
+            batch = [self._waiting.get(timeout=_PATIENCE)]
+        except queue.Empty:
+            return []
+        while len(batch) < GATHER:
+            try:
+                batch.append(self._waiting.get_nowait())
+            except queue.Empty:
+                break
+        return list({item_ring(item).task_id: item for item in batch}.values())
+
+    def _publish(self, publisher: Publisher, batch: Sequence[Ring | Debt]) -> None:
+        letters = {(letter := self._letter(item)).message.message_id: (letter, item) for item in batch}
+        try:
+            receipt = publisher.publish([letter for letter, _ in letters.values()])
+        except BrokerUnavailable as error:
+            if self._state.connected or not self._state.detail.startswith("RabbitMQ"):
+                log.warning("broker_unavailable", reason=str(error), waiting=len(batch))
+            self._state = RingerState(True, False, False, f"RabbitMQ does not answer: {error}")
+            self._stopping.wait(_PATIENCE)
+            return
+        for message_id in receipt.returned:
+            log.error("unroutable", queue=item_ring(letters[message_id][1]).queue)
+        self._state = RingerState(True, publisher.connected, publisher.blocked, receipt.why or "rings")
+        self._write_down([letters[message_id][1] for message_id in receipt.confirmed])
+
+    def _letter(self, item: Ring | Debt) -> Letter:
+        bell = doorbell(item_ring(item))
+        secret = self._settings.secret_parameters
+        return dead_letter_for(bell, item.reason, secret=secret) if isinstance(item, Debt) else bell.letter(secret)
+
+    def _write_down(self, confirmed: Sequence[Ring | Debt]) -> None:
+        """What cannot be written is rung once more than needed: harmless."""
+        rung = [(item.task_id, item.ring_no) for item in confirmed if isinstance(item, Ring)]
+        paid = [item.ring.task_id for item in confirmed if isinstance(item, Debt)]
+        for attempt in range(3):
+            try:
+                with self._ledger.transaction() as cursor:
+                    if rung:
+                        ledger_rings.confirm(cursor, rung)
+                    if paid:
+                        clear_debts(cursor, paid)
+            except LedgerUnavailable as error:
+                log.warning("confirm_not_written", reason=str(error), rings=len(confirmed))
+                time.sleep(0.2 * attempt)
+            else:
+                return
+
+
+def item_ring(item: Ring | Debt) -> Ring:
+    """The ring of either."""
+    return item.ring if isinstance(item, Debt) else item
+
+
+def doorbell(ring: Ring) -> Doorbell:
+    """What a ring says on the wire."""
+    canvas = ring.canvas
+    return Doorbell(
+        task_id=ring.task_id,
+        ring_no=ring.ring_no,
+        work_type=ring.work_type,
+        queue=ring.queue,
+        priority=ring.priority,
+        parameters=ring.parameters,
+        arguments=ring.arguments,
+        request_id=ring.request_id,
+        trace_id=ring.trace_id,
+        root_id=canvas.get("root_id"),
+        parent_id=canvas.get("parent_id"),
+        retries=ring.retries,
+        embed=canvas.get("embed"),
+        group_id=canvas.get("group"),
+        headers=canvas.get("headers") or {},
+    )
