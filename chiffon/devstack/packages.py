@@ -6,6 +6,7 @@ import os
 import shlex
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -111,6 +112,15 @@ def ensure(needed: Iterable[Program], say: Callable[[str], None]) -> None:
         raise DevstackError(f"{names}: installed, and still not found where this system should have put it")
 
 
+def main() -> None:
+    """Install whatever is missing, for `make test`; exit code 2 if this user may not."""
+    try:
+        ensure(Program, print)
+    except NotAllowed as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)
+
+
 def _is_there(program: Program) -> bool:
     try:
         _FINDERS[program]()
@@ -123,3 +133,7 @@ def _sudo_asks_nothing() -> bool:
     if shutil.which("sudo") is None:
         return False
     return subprocess.run(["sudo", "-n", "true"], capture_output=True, check=False).returncode == 0
+
+
+if __name__ == "__main__":
+    main()

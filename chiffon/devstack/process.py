@@ -105,13 +105,16 @@ class Process:
         self.kill()
         raise ProcessFailed(f"{self.name} was not ready after {self._start_timeout:g} s\n{self.tail()}")
 
+    def ask_to_stop(self) -> None:
+        """Send the stop signal, and do not wait."""
+        self.signal(self._stop_signal)
+        self.resume()
+
     def stop(self) -> None:
         """Ask the program to end, and end it with its descendants if it has not after the stop timeout."""
         if self._popen is None:
             return
-        if self.is_running():
-            self.signal(self._stop_signal)
-            self.resume()
+        self.ask_to_stop()
         try:
             self._popen.wait(self._stop_timeout)
         except subprocess.TimeoutExpired:

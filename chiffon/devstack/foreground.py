@@ -1,0 +1,86 @@
+"""A stack in the foreground: up, watched, and down again on Ctrl-C, a signal or a failure."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import FrameType
+
+from chiffon.devstack.errors import DevstackError
+from chiffon.devstack.programs import Access
+from chiffon.devstack.screen import Screen
+from chiffon.devstack.stack import Stack
+
+HOME = Path(".chiffon")
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Stopped(BaseException):
+    """The user, or a signal, asked for the end. No Exception, so that nothing on the way swallows it."""
+
+
+def stay_up(environ: Mapping[str, str], screen: Screen, *, parent: int | None) -> None:
+    """Keep a stack up until it is asked to stop; with ``parent``, also until that process is no longer ours.
+
+    Raises DevstackError when the stack does not come up, or when one of its processes ends.
+    """
+    with running(environ, screen) as (stack, access):
+        screen.table("Chiffon is up", ["", "URL"], describe_access(access))
+        screen.say("For a shell beside this one:  . .chiffon/env")
+        screen.say("Ctrl-C stops it; what is in it goes with it.")
+        while parent is None or os.getppid() == parent:
+            stack.check()
+            time.sleep(0.2)
+
+
+@contextlib.contextmanager
+def running(environ: Mapping[str, str], screen: Screen) -> Iterator[tuple[Stack, Access]]:
+    """Lend a stack that is up. A signal ends the block, and is no error. Raises DevstackError."""
+    signals = {number: signal.signal(number, _stop) for number in _SIGNALS}
+    stack = Stack(HOME, environ, screen)
+    try:
+        try:
+            yield stack, stack.up()
+        except Stopped:
+            screen.say("Stopping")
+        except DevstackError:
+            screen.say(f"Stopping; the logs are in {stack.folder}")
+            raise
+        finally:
+            _take_down(stack)
+        stack.forget()
+    finally:
+        for number, handler in signals.items():
+            signal.signal(number, handler)
+
+
+def describe_access(access: Access) -> list[list[str]]:
+    """Return the table of what can be reached, and how."""
+    return [
+        ["API", access.api_url],
+        ["API description", f"{access.api_url}/docs"],
+        ["API key", access.api_key],
+        ["Flower", access.flower_url],
+        ["Flower login", access.flower_auth],
+        ["RabbitMQ", access.broker_url],
+        ["Postgres", access.database_url],
+    ]
+
+
+def _take_down(stack: Stack) -> None:
+    try:
+        stack.down()
+    except Stopped:
+        pass  # asked twice: what has not ended by itself is ended now
+    finally:
+        for number in _SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
+        stack.close()
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    raise Stopped
