@@ -1,0 +1,104 @@
+"""The `chiffon` command."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+import click
+
+from chiffon.config import Settings, SettingsError
+from chiffon.devstack import demo as demonstration
+from chiffon.devstack import doctor as checks
+from chiffon.devstack import foreground
+from chiffon.devstack.errors import DevstackError, MissingProgram, NotAllowed
+from chiffon.devstack.screen import Screen
+from chiffon.domain.errors import ChiffonError
+from chiffon.ledger import migrate
+
+FAILED = 1
+CANNOT_BEGIN = 2
+"""As click's own: what was asked for cannot be begun before the user changes something."""
+
+
+class Group(click.Group):
+    """Commands whose expected errors are one message and an exit code, and no traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command that was asked for."""
+        try:
+            return super().invoke(ctx)
+        except (SettingsError, MissingProgram, NotAllowed) as error:
+            _give_up(error, CANNOT_BEGIN)
+        except (DevstackError, ChiffonError) as error:
+            _give_up(error, FAILED)
+
+
+@click.group(cls=Group)
+@click.version_option(package_name="chiffon")
+def main() -> None:
+    """Chiffon: work that must not be lost, done by Celery agents over RabbitMQ, with Postgres as the ledger."""
+    sys.path.insert(0, os.getcwd())  # as `celery -A chiffon` does: `workers/` lies in the folder it is started in
+
+
+@main.command()
+@click.option("--with-parent", is_flag=True, help="Stop, too, when the process that started this one has ended.")
+def up(with_parent: bool) -> None:
+    """Run everything here, privately and in the foreground: broker, ledger, API, two agents, Flower."""
+    foreground.stay_up(os.environ, Screen(), parent=os.getppid() if with_parent else None)
+
+
+@main.command()
+def demo() -> None:
+    """Do what `up` does, dispatch real work, show what came of it, stop. Exit code 1 if anything was unexpected."""
+    if not demonstration.run(os.environ, Screen()):
+        sys.exit(FAILED)
+
+
+@main.group()
+def db() -> None:
+    """The ledger's schema."""
+
+
+@db.command()
+@click.argument("revision", default="head")
+def upgrade(revision: str) -> None:
+    """Bring the ledger of CHIFFON_DATABASE_URL to REVISION, by default the newest."""
+    url = Settings.from_environment().direct_url
+    migrate.upgrade(url, revision)
+    click.echo(f"The ledger is at {migrate.status(url).current}.")
+
+
+@db.command()
+@click.argument("revision")
+def downgrade(revision: str) -> None:
+    """Take the ledger back to REVISION ("base": to nothing). What the later revisions held is lost."""
+    url = Settings.from_environment().direct_url
+    migrate.downgrade(url, revision)
+    click.echo(f"The ledger is at {migrate.status(url).current or 'nothing'}.")
+
+
+@db.command()
+def current() -> None:
+    """Print the ledger's revision and the one that this version needs; exit code 1 if they differ."""
+    found, needed = migrate.status(Settings.from_environment().direct_url)
+    click.echo(f"{found or 'nothing'} (this version needs {needed})")
+    if found != needed:
+        sys.exit(FAILED)
+
+
+@main.command()
+def doctor() -> None:
+    """Look at everything Chiffon needs; each line says that it is well, or what to do."""
+    is_well = True
+    for finding in checks.examine(os.environ):
+        click.echo(f"{'ok ' if finding.is_well else 'BAD'}  {finding.subject:<10}  {finding.note}")
+        is_well = is_well and finding.is_well
+    if not is_well:
+        sys.exit(FAILED)
+
+
+def _give_up(error: Exception, code: int) -> None:
+    click.echo(f"chiffon: {error}", err=True)
+    sys.exit(code)
