@@ -33,6 +33,10 @@ class InvalidValue(InvalidInput):
     """A value that JSON text can carry and the ledger cannot: NUL, a lone surrogate, NaN, absurd nesting."""
 
 
+class NotJson(InvalidValue):
+    """Text that is not JSON at all."""
+
+
 class UnknownWorkType(InvalidInput):
     """No work type of that name is registered here."""
 
@@ -53,6 +57,10 @@ class TaskExists(ChiffonError):
 
 class TaskNotFound(ChiffonError):
     """No task has that id."""
+
+
+class AgentNotFound(ChiffonError):
+    """No agent of that name was ever registered."""
 
 
 class WrongState(ChiffonError):
@@ -78,6 +86,10 @@ class SchemaBehind(ChiffonError):
 
 class BrokerUnavailable(ChiffonError):
     """RabbitMQ does not answer. What is accepted is safe in the ledger, and rung when it is back."""
+
+
+class Busy(ChiffonError):
+    """Somebody else holds what only one may hold at a time; try again in a moment."""
 
 
 class MalformedMessage(ChiffonError):

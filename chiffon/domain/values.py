@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from typing import Any
 
-from chiffon.domain.errors import InvalidValue, Problem
+from chiffon.domain.errors import InvalidValue, NotJson, Problem
 
 Json = dict[str, Any] | list[Any] | str | int | float | bool | None
 """A JSON value."""
@@ -63,19 +64,28 @@ def canonical(value: object) -> str:
 
 
 def parse(text: str | bytes) -> Any:
-    """Parse JSON text strictly. Raises InvalidValue for what JSON or the ledger does not have."""
+    """Parse JSON text strictly.
+
+    Raises:
+        NotJson: it is none.
+        InvalidValue: it says what the ledger cannot keep, or one name of an object twice: which of the two is meant?
+    """
     try:
-        value = json.loads(text, parse_constant=_no_constant)
+        value = json.loads(text, object_pairs_hook=_object)
     except RecursionError:
         raise InvalidValue(f"the JSON is nested more than {MAX_DEPTH} deep") from None
     except ValueError as error:
-        raise InvalidValue(f"not valid JSON: {error}") from None
+        raise NotJson(f"not valid JSON: {error}") from None
     check_value(value)
     return value
 
 
-def _no_constant(word: str) -> float:
-    raise ValueError(f"{word} is not JSON")
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) < len(pairs):
+        twice = next(name for name, times in Counter(name for name, _ in pairs).items() if times > 1)
+        raise InvalidValue(f"the JSON has an object with the name {twice!a} twice")
+    return members
 
 
 def _check_text(text: str, where: str) -> None:
