@@ -83,7 +83,18 @@ class Ledger:
 
 def make_engine(url: str, *, pool_size: int = 5) -> Engine:
     """A pooled engine that tests each connection before use, so that a restarted Postgres costs no request."""
-    return create_engine(url, pool_size=pool_size, max_overflow=pool_size, pool_pre_ping=True, connect_args=_KEEPALIVE)
+    return create_engine(url, **engine_options(pool_size))
+
+
+def engine_options(pool_size: int) -> dict[str, Any]:
+    """What every engine on the ledger is made with, whoever makes it."""
+    return {
+        "pool_size": pool_size,
+        "max_overflow": pool_size,
+        "pool_timeout": 5,
+        "pool_pre_ping": True,
+        "connect_args": dict(_KEEPALIVE),
+    }
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,6 +17,7 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import NullPool
 
 from chiffon.domain.errors import LedgerUnavailable, SchemaBehind
+from chiffon.ledger.connect import Cursor
 
 _LOCK = 0x6368_6966
 """The advisory lock that two migrations at once queue at."""
@@ -45,6 +47,20 @@ def status(url: str) -> Status:
     return Status(current, head())
 
 
+def require_current(cursor: Cursor) -> None:
+    """Raise SchemaBehind, with the command that helps, unless the ledger has the revision that this code needs."""
+    cursor.execute("SELECT to_regclass('alembic_version') IS NOT NULL")
+    if not cursor.fetchone()[0]:
+        raise SchemaBehind("the ledger has no tables yet: run `chiffon db upgrade`")
+    cursor.execute("SELECT version_num FROM alembic_version")
+    row = cursor.fetchone()
+    needed = head()
+    if row is None or row[0] != needed:
+        found = row[0] if row else "none"
+        raise SchemaBehind(f"the ledger's schema is {found}, and this code needs {needed}: run `chiffon db upgrade`")
+
+
+@cache
 def head() -> str:
     """The newest revision that this code has."""
     revision = ScriptDirectory.from_config(_config()).get_current_head()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from chiffon.domain.values import canonical
@@ -16,6 +17,12 @@ _TASK_COLUMNS = """t.task_id, t.request_id, t.trace_id, t.work_type, t.status, t
 _TASK = f"""
 SELECT {_TASK_COLUMNS % {"result": "CASE WHEN t.status = 'completed' THEN r.result END"}}
   FROM tasks t LEFT JOIN results r USING (task_id) WHERE task_id = %(task_id)s
+"""
+
+# name: several  -- reads some tasks with their results
+_SEVERAL = f"""
+SELECT {_TASK_COLUMNS % {"result": "CASE WHEN t.status = 'completed' THEN r.result END"}}
+  FROM tasks t LEFT JOIN results r USING (task_id) WHERE t.task_id = ANY(%(task_ids)s)
 """
 
 # name: executions  -- reads the real runs of one task
@@ -72,6 +79,12 @@ def task(cursor: Cursor, task_id: str) -> TaskView | None:
     return TaskView(*row, tuple(ExecutionView(*e) for e in cursor.fetchall()))
 
 
+def several(cursor: Cursor, task_ids: Sequence[str]) -> dict[str, TaskView]:
+    """Those of the tasks that there are, by id, with their results and without their executions."""
+    cursor.execute(_SEVERAL, {"task_ids": list(task_ids)})
+    return {row[0]: TaskView(*row) for row in cursor.fetchall()}
+
+
 def tasks(cursor: Cursor, wanted: TaskFilter, *, limit: int) -> list[TaskView]:
     """Up to ``limit`` tasks, newest first, that fit the filter."""
     conditions, values = _conditions(wanted)
@@ -113,7 +126,8 @@ def agents(cursor: Cursor, *, offline_after: float, agent_id: str | None = None)
 
 
 def _agent(*row: Any) -> AgentView:
-    return AgentView(*(tuple(column) if isinstance(column, list) else column for column in row))
+    columns: list[Any] = [tuple(column) if isinstance(column, list) else column for column in row]
+    return AgentView(*columns)
 
 
 def online_for(cursor: Cursor, *, offline_after: float) -> dict[str, int]:
