@@ -1,0 +1,1 @@
+"""RabbitMQ on the client's side: topology, doorbells, confirms, depths, dead letters."""
