@@ -1,0 +1,166 @@
+"""What is published: a doorbell in Celery's protocol 2, a dead letter, or anything else, as values."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import reprlib
+import socket
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from chiffon.bus.topology import DLX_EXCHANGE, WORK_EXCHANGE
+from chiffon.domain.ids import derived_id
+from chiffon.domain.redaction import redact
+
+DOORBELL = "chiffon_doorbell"
+"""The header that says: the ledger has this task. Without its row it is dead-lettered, never inserted."""
+
+REASON, DIED_AT, QUEUE = "chiffon_reason", "chiffon_died_at", "chiffon_queue"
+"""The headers of a dead letter that was published, not rejected: why, when (UTC), and which queue its task came by."""
+
+PERSISTENT = 2
+_SHORT = 255  # bytes of an AMQP short string: a task id of 255 characters may be longer
+_REPR_SIZE = 1024  # characters, as Celery's own `argsrepr_maxsize`
+
+
+@dataclass(frozen=True)
+class Message:
+    """An AMQP message. ``properties``: by their AMQP names, without ``message_id`` and headers."""
+
+    message_id: str
+    body: bytes
+    headers: Mapping[str, Any] = field(default_factory=dict)
+    properties: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Letter:
+    """A message and where to publish it."""
+
+    exchange: str
+    routing_key: str
+    message: Message
+
+
+@dataclass(frozen=True)
+class Doorbell:
+    """One ring of a task of the ledger.
+
+    ``embed`` is the third item of a protocol 2 body (callbacks, errbacks, chain, chord). ``headers``: further ones,
+    such as ``group_index`` or ``timelimit``; what names this task and this ring stays as it is here.
+    """
+
+    task_id: str
+    ring_no: int
+    work_type: str
+    queue: str
+    priority: int
+    parameters: Mapping[str, Any]
+    arguments: list[Any]
+    request_id: str
+    trace_id: str
+    root_id: str | None = None
+    parent_id: str | None = None
+    retries: int = 0
+    embed: Mapping[str, Any] | None = None
+    group_id: str | None = None
+    headers: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def message_id(self) -> str:
+        """One a ring: a return is matched by it, and a ring published twice has it twice."""
+        return derived_id("ring", self.task_id, str(self.ring_no))
+
+    def letter(self, secret: Iterable[str] = ()) -> Letter:
+        """The letter that rings. ``secret``: parameters that nobody is shown (`Settings.secret_parameters`)."""
+        headers = self._celery_headers(tuple(secret)) | dict(self.headers) | self._own_headers()
+        return Letter(WORK_EXCHANGE, self.queue, Message(self.message_id, self._body(), headers, self._properties()))
+
+    def _body(self) -> bytes:
+        embed = {"callbacks": None, "errbacks": None, "chain": None, "chord": None} | dict(self.embed or {})
+        return json.dumps([self.arguments, dict(self.parameters), embed], ensure_ascii=False).encode()
+
+    def _properties(self) -> dict[str, Any]:
+        properties = {
+            "content_type": "application/json",
+            "content_encoding": "utf-8",
+            "delivery_mode": PERSISTENT,
+            "priority": self.priority,
+            "reply_to": "",
+        }
+        if len(self.task_id.encode()) <= _SHORT:
+            properties["correlation_id"] = self.task_id
+        return properties
+
+    def _celery_headers(self, secret: tuple[str, ...]) -> dict[str, Any]:
+        """Celery's ``as_task_v2``, header by header (`celery/app/amqp.py`)."""
+        return {
+            "lang": "py",
+            "shadow": None,
+            "eta": None,  # the ledger rings when it is due
+            "expires": None,
+            "group": self.group_id,
+            "group_index": None,
+            "retries": self.retries,
+            "timelimit": [None, None],
+            "root_id": self.root_id or self.task_id,
+            "parent_id": self.parent_id,
+            "argsrepr": _shown(self.arguments, secret),
+            "kwargsrepr": _shown(self.parameters, secret),
+            "origin": _origin(),
+            "ignore_result": False,
+            "replaced_task_nesting": 0,
+            "stamped_headers": None,
+            "stamps": {},
+        }
+
+    def _own_headers(self) -> dict[str, Any]:
+        return {
+            "task": self.work_type,
+            "id": self.task_id,
+            "request_id": self.request_id,
+            "trace_id": self.trace_id,
+            "ring_no": self.ring_no,
+            DOORBELL: 1,
+        }
+
+
+def dead_letter_for(
+    doorbell: Doorbell, reason: str, *, died_at: datetime | None = None, secret: Iterable[str] = ()
+) -> Letter:
+    """The letter that pays a task's debt to `dlx_queue` when nobody holds its message.
+
+    ``died_at``: aware; AMQP keeps seconds. Paid twice, it has the same ``message_id`` twice.
+    """
+    rung = doorbell.letter(secret).message
+    headers = dict(rung.headers) | {REASON: reason, QUEUE: doorbell.queue}
+    if died_at is not None:
+        headers[DIED_AT] = died_at.astimezone(UTC)
+    message_id = derived_id("dead", doorbell.task_id, str(doorbell.ring_no))
+    return Letter(DLX_EXCHANGE, doorbell.queue, Message(message_id, rung.body, headers, rung.properties))
+
+
+def _shown(value: Any, secret: tuple[str, ...]) -> str:
+    """``value`` as logs, events and Flower show it."""
+    hidden = redact(dict(value) if isinstance(value, Mapping) else value, secret)
+    text = _SHORTENER.repr(hidden)
+    return text if len(text) <= _REPR_SIZE else text[: _REPR_SIZE - 3] + "..."
+
+
+@functools.cache
+def _origin() -> str:
+    return f"chiffon{os.getpid()}@{socket.gethostname()}"
+
+
+def _shortener() -> reprlib.Repr:
+    shortener = reprlib.Repr()
+    shortener.maxstring = shortener.maxother = shortener.maxlong = 200
+    shortener.maxdict = shortener.maxlist = 50
+    return shortener
+
+
+_SHORTENER = _shortener()
