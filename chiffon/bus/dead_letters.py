@@ -1,0 +1,251 @@
+"""Looking into `dlx_queue` without taking, and taking out of it without losing."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from types import TracebackType
+from typing import Self
+
+import amqp
+from amqp import spec
+
+from chiffon.bus.confirms import Confirms, Receipt, nothing_taken, publish_apart
+from chiffon.bus.connect import Connection
+from chiffon.bus.letters import Letter, Message
+from chiffon.bus.postmortem import Coroner, DeadLetter
+from chiffon.bus.topology import DLX_QUEUE
+
+_BATCH = 100  # letters published again at once
+_PATIENCE = 30.0  # seconds for the confirms of a batch
+_AT_ONCE = 16  # letters given back before we ask whether they are there
+_GIVE_BACK = 1.0  # seconds to wait for that; somebody else may consume them
+_PAUSE = 0.001
+
+
+@dataclass(frozen=True)
+class Discard:
+    """The letter may go: somebody has decided so, or what it stood for is in the ledger."""
+
+
+@dataclass(frozen=True)
+class Republished:
+    """The letter may go once ``message`` is confirmed on ``exchange`` under ``routing_key``."""
+
+    exchange: str
+    routing_key: str
+    message: Message
+
+    @classmethod
+    def of(cls, letter: Letter) -> Republished:
+        """The verdict that sends ``letter``."""
+        return cls(letter.exchange, letter.routing_key, letter.message)
+
+
+@dataclass(frozen=True)
+class Keep:
+    """The letter stays where it is."""
+
+
+Verdict = Discard | Republished | Keep
+
+
+@dataclass(frozen=True)
+class Taken:
+    """How many letters (not copies) were discarded, republished and kept; ``why``: what kept one that should have gone.
+
+    ``unconfirmed``: kept too, because the broker did not confirm what was to take their place.
+    """
+
+    discarded: int = 0
+    republished: int = 0
+    kept: int = 0
+    unconfirmed: int = 0
+    why: str = ""
+
+
+def look(connection: Connection, *, limit: int = 1000, max_bytes: int = 64_000_000) -> list[DeadLetter]:
+    """What lies in `dlx_queue`, the oldest first, copies of one task's doorbell once; all of it stays, in order.
+
+    At most ``limit`` letters, and about ``max_bytes`` of bodies, are read. While this looks nobody else sees them: hold
+    the lock that `take` asks for.
+
+    Raises:
+        OSError, amqp.AMQPError: the connection is dead; the broker gives the letters back by itself.
+    """
+    found: dict[str, DeadLetter] = {}
+    size = 0
+    with _Hand(connection) as hand:
+        for _, letter in hand.letters(limit):
+            known = found.get(letter.id)
+            found[letter.id] = letter if known is None else replace(known, copies=known.copies + 1)
+            size += len(letter.body)
+            if size >= max_bytes:
+                break
+    return list(found.values())
+
+
+def take(
+    connection: Connection,
+    chosen: Collection[str] | Callable[[DeadLetter], bool],
+    handler: Callable[[DeadLetter], Verdict],
+) -> Taken:
+    """Ask ``handler`` about each chosen letter, once for all its copies, and do as it says.
+
+    A letter is acknowledged only after the handler has returned and, for `Republished`, the broker has confirmed: an
+    interruption at any point loses none, and may leave one that was republished. One hand at a time in `dlx_queue`:
+    the caller holds a lock, since two hands hide each other's letters. Letters that arrive meanwhile are not seen.
+
+    Args:
+        connection: nobody else uses it meanwhile.
+        chosen: ids, as `look` gives them, or a predicate.
+        handler: what it raises is raised here, after the letters that are undecided went back.
+
+    Raises:
+        OSError, amqp.AMQPError: the connection is dead; the broker gives the undecided letters back by itself.
+    """
+    wanted = chosen if callable(chosen) else _one_of(frozenset(chosen))
+    with _Hand(connection) as hand:
+        sorter = _Sorter(connection, hand)
+        for tag, letter in hand.letters(hand.ready()):
+            if wanted(letter):
+                sorter.add(tag, letter, handler)
+        sorter.flush()
+        return sorter.taken()
+
+
+@dataclass
+class _Outcome:
+    """What became of one id so far. ``tags``: its copies that wait for the confirm of what takes their place."""
+
+    fate: type[Verdict]
+    done: bool = False
+    tags: list[int] = field(default_factory=list)
+
+
+class _Sorter:
+    """Carries out verdicts: acknowledges at once, or in batches after their confirms."""
+
+    def __init__(self, connection: Connection, hand: _Hand) -> None:
+        self._connection = connection
+        self._hand = hand
+        self._outcomes: dict[str, _Outcome] = {}
+        self._waiting: dict[str, tuple[Letter, _Outcome]] = {}  # by the message_id that is to be confirmed
+        self._confirms: Confirms | None = None
+        self._why = ""
+
+    def add(self, tag: int, letter: DeadLetter, handler: Callable[[DeadLetter], Verdict]) -> None:
+        """Decide about ``letter``, or treat it as the copy before it was."""
+        outcome = self._outcomes.get(letter.id)
+        if outcome is None:
+            verdict = handler(letter)
+            outcome = self._outcomes[letter.id] = _Outcome(type(verdict), done=isinstance(verdict, Discard))
+            if isinstance(verdict, Republished):
+                self._plan(verdict, outcome)
+        if outcome.done:
+            self._hand.acknowledge(tag)
+        elif outcome.fate is Republished:
+            outcome.tags.append(tag)
+
+    def flush(self) -> None:
+        """Publish what is planned, and acknowledge what was confirmed."""
+        waiting, self._waiting = self._waiting, {}
+        if not waiting:
+            return
+        deadline = time.monotonic() + _PATIENCE
+        letters = [letter for letter, _ in waiting.values()]
+        receipt = publish_apart(lambda batch: self._attempt(batch, deadline), letters)
+        self._why = receipt.why or self._why
+        for message_id in receipt.confirmed:
+            outcome = waiting[message_id][1]
+            outcome.done = True
+            for tag in outcome.tags:
+                self._hand.acknowledge(tag)
+
+    def taken(self) -> Taken:
+        """The counts, after the last flush."""
+        counts = Counter((outcome.fate, outcome.done) for outcome in self._outcomes.values())
+        stuck = counts[Republished, False]
+        return Taken(
+            discarded=counts[Discard, True],
+            republished=counts[Republished, True],
+            kept=counts[Keep, False],
+            unconfirmed=stuck,
+            why=self._why if stuck else "",
+        )
+
+    def _plan(self, verdict: Republished, outcome: _Outcome) -> None:
+        message_id = verdict.message.message_id
+        if message_id in self._waiting or len(self._waiting) >= _BATCH:
+            self.flush()
+        self._waiting[message_id] = Letter(verdict.exchange, verdict.routing_key, verdict.message), outcome
+
+    def _attempt(self, letters: Sequence[Letter], deadline: float) -> Receipt:
+        """Publish on a channel of its own: one that the broker closes must not take the undecided letters with it."""
+        try:
+            self._confirms = self._confirms or Confirms(self._connection)
+        except (OSError, amqp.AMQPError) as error:
+            return nothing_taken(letters, f"the connection to RabbitMQ broke: {error}")
+        receipt = self._confirms.publish(letters, deadline)
+        if not receipt.usable:
+            self._confirms = None
+        return receipt
+
+
+def _one_of(ids: frozenset[str]) -> Callable[[DeadLetter], bool]:
+    return lambda letter: letter.id in ids
+
+
+class _Hand:
+    """A channel that takes letters, and gives back at the end what it still holds, in order."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._channel = connection.channel()
+        self._channel.auto_decode = False  # py-amqp would turn bodies to text by whatever codec their senders named
+        self._held: dict[int, None] = {}  # delivery tags, in order
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with contextlib.suppress(OSError, amqp.AMQPError):  # a dead connection gives back by itself
+            self._give_back()
+            self._channel.close()
+
+    def letters(self, limit: int) -> Iterator[tuple[int, DeadLetter]]:
+        """The first ``limit`` letters with their delivery tags, oldest first."""
+        coroner = Coroner()
+        for _ in range(limit):
+            raw = self._channel.basic_get(DLX_QUEUE)
+            if raw is None:
+                return
+            self._held[raw.delivery_tag] = None
+            yield raw.delivery_tag, coroner.examine(raw)
+
+    def acknowledge(self, tag: int) -> None:
+        """Let the letter go."""
+        self._channel.basic_ack(tag)
+        del self._held[tag]
+
+    def ready(self) -> int:
+        """How many letters lie in the queue, without those held here."""
+        return int(self._channel.queue_declare(DLX_QUEUE, passive=True).message_count)
+
+    def _give_back(self) -> None:
+        # By `basic.nack`: closing the channel, like a reject, counts against a quorum queue's delivery limit. A few at
+        # a time: once 32 commands to a quorum queue are under way, a channel gathers the next and forgets their order.
+        tags, ready = list(self._held), self.ready()
+        for start in range(0, len(tags), _AT_ONCE):
+            for tag in tags[start : start + _AT_ONCE]:
+                self._channel.send_method(spec.Basic.Nack, "Lbb", (tag, False, True))
+            self._await(ready + min(start + _AT_ONCE, len(tags)))
+
+    def _await(self, ready: int) -> None:
+        deadline = time.monotonic() + _GIVE_BACK
+        while self.ready() < ready and time.monotonic() < deadline:
+            time.sleep(_PAUSE)
