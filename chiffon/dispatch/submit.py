@@ -119,15 +119,22 @@ def submit(connection: Any, work_type: str, parameters: Mapping[str, Any] | None
 def accepted_id(fate: Acceptance) -> str:
     """The id of the task that answers a dispatch. Raises IdempotencyKeyReused, TaskExists."""
     match fate:
+        case KeyReused() | IdTaken():
+            raise refusal(fate)
+        case _:
+            return fate.task_id
+
+
+def refusal(fate: KeyReused | IdTaken) -> IdempotencyKeyReused | TaskExists:
+    """What the caller is told."""
+    match fate:
         case KeyReused(holder):
-            raise IdempotencyKeyReused(
+            return IdempotencyKeyReused(
                 f"this request_id belongs to task {holder}, of another work type or with other parameters: "
                 "use a new request_id for new work"
             )
         case IdTaken(task_id):
-            raise TaskExists(f"task {task_id} exists, with another payload: choose another task_id, or leave it out")
-        case _:
-            return fate.task_id
+            return TaskExists(f"task {task_id} exists, with another payload: choose another task_id, or leave it out")
 
 
 def first_ring(task: NewTask) -> Ring:

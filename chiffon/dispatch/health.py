@@ -1,0 +1,86 @@
+"""Health: whether work can be taken in, and whether it moves."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from chiffon.dispatch.broker import asking
+from chiffon.dispatch.ring import Ringer, RingerState
+from chiffon.domain.errors import BrokerUnavailable
+from chiffon.ledger import migrate
+from chiffon.ledger.connect import Ledger
+
+_PATIENCE = 2.0  # seconds for each answer of the broker
+_FRESH = 5.0  # seconds for which a look at the broker counts
+
+
+@dataclass(frozen=True)
+class Readiness:
+    """Work is taken in. ``broker_problem``: why nothing moves meanwhile, None when all is well."""
+
+    broker_problem: str | None
+    ringer: RingerState
+
+
+class SchemaGuard:
+    """Looks at the ledger's revision until it is the right one, once a process."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._is_current = False
+
+    def check(self) -> None:
+        """Raise SchemaBehind or LedgerUnavailable unless this ledger has been found current."""
+        if not self._is_current:
+            self.check_again()
+
+    def check_again(self) -> None:
+        """The same, by a look at the ledger now."""
+        with self._ledger.transaction() as cursor:
+            migrate.require_current(cursor)
+        self._is_current = True
+
+
+class BrokerProbe:
+    """Whether the broker answers, looked at every few seconds at most."""
+
+    def __init__(self, broker_url: str, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._broker_url = broker_url
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._looked_at: float | None = None
+        self._problem: str | None = None
+
+    def problem(self) -> str | None:
+        """Why it does not answer; None when it does."""
+        with self._lock:
+            if self._looked_at is None or self._clock() - self._looked_at >= _FRESH:
+                self._problem = self._look()
+                self._looked_at = self._clock()
+            return self._problem
+
+    def _look(self) -> str | None:
+        try:
+            with asking(self._broker_url, name="chiffon health", patience=_PATIENCE):
+                return None
+        except BrokerUnavailable as error:
+            return str(error)
+
+
+def look_at_health(schema: SchemaGuard, probe: BrokerProbe, ringer: Ringer) -> Readiness:
+    """How it is. A broker that is down delays work and loses none, so it is no error.
+
+    Raises:
+        LedgerUnavailable, SchemaBehind: no work can be taken in.
+    """
+    schema.check_again()
+    state = ringer.state()
+    problem = probe.problem()
+    if problem is None and state.blocked:
+        problem = "RabbitMQ takes no messages: a memory or disk alarm"
+    if problem is None and not state.alive:
+        problem = state.detail
+    return Readiness(problem, state)
