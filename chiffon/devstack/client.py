@@ -56,7 +56,10 @@ class ApiClient:
         self._call("POST", "/dead-letters/replay", 202, {"ids": [letter]})
 
     def _call(self, method: str, path: str, expected: int, body: Mapping[str, Any] | None = None) -> Any:
-        answer = self._session.request(method, self._url + path, json=body, timeout=30)
+        try:
+            answer = self._session.request(method, self._url + path, json=body, timeout=30)
+        except requests.RequestException as error:
+            raise DevstackError(f"{method} {path}: the API does not answer ({error})") from error
         if answer.status_code != expected:
             raise DevstackError(f"{method} {path} answered {answer.status_code}, not {expected}: {answer.text[:2000]}")
         return answer.json()

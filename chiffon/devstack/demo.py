@@ -12,9 +12,10 @@ from typing import Any
 
 from chiffon.devstack.client import ApiClient, Task
 from chiffon.devstack.errors import DevstackError
-from chiffon.devstack.foreground import running
+from chiffon.devstack.foreground import with_stack
 from chiffon.devstack.programs import Access
 from chiffon.devstack.screen import Screen
+from chiffon.devstack.stack import Stack
 
 BREAK = "CHIFFON_DEMO_BREAK"
 """For the demo's own test: `sha256`, `http`, `echo` or `fail` makes it expect the wrong thing of that work."""
@@ -33,32 +34,47 @@ class Trial:
     is_expected: Callable[[Any], bool]
     """Asked about the result."""
 
+    @property
+    def leaves_a_letter(self) -> bool:
+        """Whether a dead letter is expected."""
+        return self.status == "failed"
+
 
 def run(environ: Mapping[str, str], screen: Screen) -> bool:
     """Bring a stack up, put it through every trial, show the outcomes; tell whether all were as expected.
 
     Stopped by a signal it tells that they were not. Raises DevstackError.
     """
-    is_well = False
-    with running(environ, screen) as (stack, access):
-        client = ApiClient(access)
+    verdicts = [False]
+
+    def try_all(stack: Stack, access: Access) -> None:
         trials = all_trials(access, DOCUMENTS)
-        with screen.step(f"{len(trials)} tasks dispatched"):
-            accepted = [client.dispatch(trial.dispatch) for trial in trials]
-        with screen.step("All of them ended"):
-            ended = [client.wait_for_end(task_id) for task_id in accepted]
-        with screen.step("The failed one replayed from its dead letter"):
-            replayed = [replay(client, task) for trial, task in zip(trials, ended, strict=True) if is_dead(trial)]
+        outcomes = perform(trials, ApiClient(access), screen)
         stack.check()
-        broken = environ.get(BREAK, "")
-        rows = [judged(trial, task, broken) for trial, task in zip(trials, ended, strict=True)]
-        rows += [judged(failing_trial("the same, replayed"), task, broken) for task in replayed]
-        is_well = all(is_right for is_right, _ in rows)
+        judged = [judge(trial, task, environ.get(BREAK, "")) for trial, task in outcomes]
         columns = ["", "Work", "Status", "Agent", "Attempts", "Seconds", "Trace id"]
-        screen.table("What came of it", columns, [row for _, row in rows])
-        wrong = sum(not is_right for is_right, _ in rows)
-        screen.say("Every outcome is the expected one." if is_well else f"{wrong} outcomes are NOT the expected ones.")
-    return is_well
+        screen.table("What came of it", columns, [row for _, row in judged])
+        verdicts[:] = [is_right for is_right, _ in judged]
+        wrong = verdicts.count(False)
+        screen.say(f"{wrong} outcomes are NOT the expected ones." if wrong else "Every outcome is the expected one.")
+
+    with_stack(environ, screen, try_all)
+    return all(verdicts)
+
+
+def perform(trials: list[Trial], client: ApiClient, screen: Screen) -> list[tuple[Trial, Task]]:
+    """Have everything done, and what failed done again from its dead letter; return each trial with its end."""
+    with screen.step(f"{len(trials)} tasks dispatched"):
+        accepted = [client.dispatch(trial.dispatch) for trial in trials]
+    with screen.step("All of them ended"):
+        ended = [(trial, client.wait_for_end(task_id)) for trial, task_id in zip(trials, accepted, strict=True)]
+    with screen.step("The failed one replayed from its dead letter"):
+        again = [
+            (failing_trial("the same, replayed"), replay(client, task))
+            for trial, task in ended
+            if trial.leaves_a_letter
+        ]
+    return ended + again
 
 
 def all_trials(access: Access, documents: Path) -> list[Trial]:
@@ -121,11 +137,6 @@ def failing_trial(title: str) -> Trial:
     )
 
 
-def is_dead(trial: Trial) -> bool:
-    """Tell whether a dead letter is expected of the trial."""
-    return trial.status == "failed"
-
-
 def replay(client: ApiClient, task: Task) -> Task:
     """Replay a failed task from its dead letter; return it when it has failed again and is a dead letter again."""
     letter = client.wait_for_dead_letter(task["task_id"])
@@ -135,11 +146,23 @@ def replay(client: ApiClient, task: Task) -> Task:
     return again
 
 
-def judged(trial: Trial, task: Task, broken: str) -> tuple[bool, list[str]]:
+def judge(trial: Trial, task: Task, broken: str) -> tuple[bool, list[str]]:
     """Return whether the outcome is the expected one, and the row that shows it."""
-    is_right = task["status"] == trial.status and trial.is_expected(task["result"]) != (trial.family == broken)
-    started, finished = (datetime.fromisoformat(task[name]) for name in ("started_at", "finished_at"))
-    seconds = (finished - started).total_seconds()
+    is_right = task["status"] == trial.status and _has_expected_result(trial, task) != (trial.family == broken)
     mark = "✓" if is_right else "✗"
-    cells = (trial.title, task["status"], task["agent_id"], task["attempts"], f"{seconds:.2f}", task["trace_id"])
+    cells = (trial.title, task["status"], task["agent_id"], task["attempts"], _seconds(task), task["trace_id"])
     return is_right, [mark, *map(str, cells)]
+
+
+def _has_expected_result(trial: Trial, task: Task) -> bool:
+    try:
+        return trial.is_expected(task["result"])
+    except (AttributeError, LookupError, TypeError):  # a result of another shape is not the expected one
+        return False
+
+
+def _seconds(task: Task) -> str:
+    if not task["started_at"] or not task["finished_at"]:
+        return "-"
+    started, finished = (datetime.fromisoformat(task[name]) for name in ("started_at", "finished_at"))
+    return f"{(finished - started).total_seconds():.2f}"

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import FrameType
 
@@ -28,7 +27,8 @@ def stay_up(environ: Mapping[str, str], screen: Screen, *, parent: int | None) -
 
     Raises DevstackError when the stack does not come up, or when one of its processes ends.
     """
-    with running(environ, screen) as (stack, access):
+
+    def watch(stack: Stack, access: Access) -> None:
         screen.table("Chiffon is up", ["", "URL"], describe_access(access))
         screen.say("For a shell beside this one:  . .chiffon/env")
         screen.say("Ctrl-C stops it; what is in it goes with it.")
@@ -36,26 +36,25 @@ def stay_up(environ: Mapping[str, str], screen: Screen, *, parent: int | None) -
             stack.check()
             time.sleep(0.2)
 
+    with_stack(environ, screen, watch)
 
-@contextlib.contextmanager
-def running(environ: Mapping[str, str], screen: Screen) -> Iterator[tuple[Stack, Access]]:
-    """Lend a stack that is up. A signal ends the block, and is no error. Raises DevstackError."""
-    signals = {number: signal.signal(number, _stop) for number in _SIGNALS}
+
+def with_stack(environ: Mapping[str, str], screen: Screen, use: Callable[[Stack, Access], None]) -> None:
+    """Bring a stack up, ``use`` it, take it down. A signal ends the use, and is no error. Raises DevstackError."""
     stack = Stack(HOME, environ, screen)
+    handlers = {number: signal.signal(number, _stop) for number in _SIGNALS}
     try:
-        try:
-            yield stack, stack.up()
-        except Stopped:
-            screen.say("Stopping")
-        except DevstackError:
-            screen.say(f"Stopping; the logs are in {stack.folder}")
-            raise
-        finally:
-            _take_down(stack)
-        stack.forget()
+        use(stack, stack.up())
+    except Stopped:
+        screen.say("Stopping")
+    except DevstackError:
+        screen.say(f"Stopping; the logs are in {stack.folder}")
+        raise
     finally:
-        for number, handler in signals.items():
+        _take_down(stack)
+        for number, handler in handlers.items():
             signal.signal(number, handler)
+    stack.forget()
 
 
 def describe_access(access: Access) -> list[list[str]]:
