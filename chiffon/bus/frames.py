@@ -97,31 +97,45 @@ def _mended_properties(payload: bytes) -> bytes | None:
     else:
         return None
     flags, at = struct.unpack_from(">H", payload, 12)[0], 14
-    kinds = ""
-    values: list[Any] = []
+    encoded = b""
     for position, (name, kind) in enumerate(amqp.Message.PROPERTIES):
-        present = bool(flags & 1 << 15 - position)
-        value: Any = None
-        if present:
-            value, at = _read(kind, payload, at)
+        end = _end(kind, payload, at) if flags & 1 << 15 - position else at
         if name == "application_headers":
-            value, present = (value or {}) | {UNREADABLE: problem}, True
+            encoded += _mended_headers(payload, at, end, problem)
             flags |= 1 << 15 - position
-        if present:
-            kinds, values = kinds + kind, [*values, value]
-    return bytes(payload[:12]) + struct.pack(">H", flags) + bytes(dumps(kinds, values))
+        elif kind == "s":
+            encoded += _mended_text(payload[at:end])
+        else:
+            encoded += payload[at:end]
+        at = end
+    return bytes(payload[:12]) + struct.pack(">H", flags) + encoded
 
 
-def _read(kind: str, payload: bytes, at: int) -> tuple[Any, int]:
-    """The property at ``at``, as far as it can be read, and where the next one begins."""
+def _end(kind: str, payload: bytes, at: int) -> int:
+    """Where the property of that kind, which begins at ``at``, ends."""
     if kind == "s":
-        end = at + 1 + payload[at]
-        return bytes(payload[at + 1 : end]).decode(errors="replace").replace("\ufffd", "?"), end
+        return at + 1 + payload[at]
     if kind == "F":
-        end = at + 4 + struct.unpack_from(">I", payload, at)[0]
-        try:
-            return loads("F", payload, at)[0][0], end
-        except _CANNOT_READ:
-            return {}, end
-    value, end = loads(kind, payload, at)
-    return value[0], end
+        return at + 4 + int(struct.unpack_from(">I", payload, at)[0])
+    return at + _WIDTHS[kind]
+
+
+def _mended_text(encoded: bytes) -> bytes:
+    """A short string (or nothing at all) in which each undecodable character has become a ``?``: never longer."""
+    text = encoded[1:].decode(errors="replace").replace("\ufffd", "?").encode()
+    return encoded[:1] and bytes([len(text)]) + text
+
+
+def _mended_headers(payload: bytes, at: int, end: int, problem: str) -> bytes:
+    """The table from ``at`` to ``end``, empty if it cannot be read, and in it what was wrong with the message."""
+    try:
+        content = payload[at + 4 : end] if end > at and _can_be_read(payload, at) else b""
+    except _CANNOT_READ:
+        content = b""
+    content += dumps("F", [{UNREADABLE: problem}])[4:]
+    return struct.pack(">I", len(content)) + bytes(content)
+
+
+def _can_be_read(payload: bytes, at: int, room: int = 20) -> bool:
+    """Whether py-amqp can read the table, with ``room`` frames of Python's stack to spare. Raises what it raises."""
+    return _can_be_read(payload, at, room - 1) if room else bool(loads("F", payload, at))
