@@ -80,7 +80,7 @@ class Sweeper:
                 log.error("sweep_failed", reason=str(error))
                 self._drop_session()
                 full = False
-            except Exception:  # noqa: BLE001  -- the loop must go on; whatever it is, it is logged and met again
+            except Exception:  # the loop must go on; whatever it is, it is logged
                 log.exception("sweep_failed")
                 self._drop_session()
                 full = False

@@ -39,13 +39,6 @@ UPDATE agents SET stopped_at = clock_timestamp(), last_heartbeat_at = clock_time
 # name: still held  -- reads the executions that the ledger says this incarnation runs
 _STILL_HELD = "SELECT task_id, execution FROM tasks WHERE incarnation = %(incarnation)s AND status = 'running'"
 
-# name: known to somebody  -- reads whether any agent that has not been offline for long knows a work type
-_KNOWN = """
-SELECT EXISTS (
-  SELECT FROM agents WHERE %(work_type)s = ANY(work_types)
-     AND last_heartbeat_at > clock_timestamp() - make_interval(secs => %(within)s))
-"""
-
 
 def register(
     cursor: Cursor,
@@ -107,9 +100,3 @@ def still_held(cursor: Cursor, incarnation: int) -> set[tuple[str, int]]:
     """The executions (task id, number) that the ledger says this incarnation runs."""
     cursor.execute(_STILL_HELD, {"incarnation": incarnation})
     return set(cursor.fetchall())
-
-
-def known_to_somebody(cursor: Cursor, work_type: str, *, within: float) -> bool:
-    """Whether an agent that gave a sign of life in the last ``within`` seconds knows the work type."""
-    cursor.execute(_KNOWN, {"work_type": work_type, "within": within})
-    return bool(cursor.fetchone()[0])

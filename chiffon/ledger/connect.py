@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, TypeAlias
@@ -116,6 +117,7 @@ def open_session(url: str, name: str) -> Any:
         connection = psycopg2.connect(**arguments, **make_url(url).query, **_KEEPALIVE, application_name=name[:63])
         with connection, connection.cursor() as cursor:
             cursor.execute("SET tcp_keepalives_idle = 5; SET tcp_keepalives_interval = 2; SET tcp_keepalives_count = 3")
+    _sessions.add(connection)
     return connection
 
 
@@ -166,3 +168,22 @@ def translated() -> Iterator[None]:
 
 def _first_line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+_sessions: weakref.WeakSet[Any] = weakref.WeakSet()
+
+
+def _let_go_in_child() -> None:
+    """In a forked child: let go of the inherited sessions, without a word on their sockets.
+
+    Left open, such a socket keeps the session and its locks after the parent's death. Closing it by libpq would end
+    the parent's session; closing the descriptor alone would leave libpq one that may come to mean another file.
+    """
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for connection in _sessions:
+        if not connection.closed:
+            os.dup2(nowhere, connection.fileno())
+    os.close(nowhere)
+
+
+os.register_at_fork(after_in_child=_let_go_in_child)

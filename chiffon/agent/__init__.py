@@ -1,0 +1,1 @@
+"""The Celery runtime of an agent, and all of Celery's oddities."""

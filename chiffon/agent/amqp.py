@@ -1,0 +1,75 @@
+"""Celery's way to the broker, with our topology, and with a run's continuations caught."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from celery.app.amqp import AMQP
+from kombu.utils.functional import maybe_list
+from kombu.utils.json import dumps, loads
+
+from chiffon.agent.run import Draft, Run, current
+from chiffon.bus.inflate import message_factory
+from chiffon.bus.topology import Topology
+
+
+class LedgerAMQP(AMQP):
+    """Publishes as Celery does, but for what follows from a run: that becomes rows, in its settling commit."""
+
+    def TaskConsumer(self, channel: Any, queues: Any = None, accept: Any = None, **options: Any) -> Any:  # noqa: N802
+        """A consumer of the work queues, after the whole topology was declared on its connection.
+
+        A stock consumer declares only its own queues, and a reject into a missing exchange silently discards.
+        """
+        settings = self.app.settings
+        names = tuple(queue.name for queue in self.app.conf.task_queues)
+        Topology(settings.queue_type, names).declare(channel)
+        consumer = super().TaskConsumer(channel, queues, accept, auto_declare=False, **options)
+        # kombu decompresses a message before anybody has looked at its size.
+        consumer.channel.message_to_python = message_factory(consumer.channel, settings.max_message)
+        return consumer
+
+    @property
+    def send_task_message(self) -> Any:
+        """As Celery's, for whoever is in no run or in the middle of one."""
+        publish = self._publish
+
+        def send(producer: Any, name: str, message: Any, **options: Any) -> Any:
+            run = current()
+            if run is not None and (run.ending or message.headers["id"] == run.task_id):
+                return _keep(run, message, options)
+            return publish(producer, name, message, **options)
+
+        return send
+
+    @property
+    def _publish(self) -> Any:
+        sender = self.__dict__.get("_sender")
+        if sender is None:
+            sender = self.__dict__["_sender"] = self._create_task_sender()
+        return sender
+
+
+def _keep(run: Run, message: Any, options: dict[str, Any]) -> None:
+    """Put a message into the run's report; one with the run's own id is its retry, which the ledger will do."""
+    if message.headers["id"] == run.task_id:
+        return
+    arguments, parameters, embed = loads(dumps(message.body))
+    headers = loads(dumps(message.headers | (options.get("headers") or {})))
+    run.report.drafts.append(
+        Draft(
+            headers=headers,
+            arguments=maybe_list(arguments) or [],
+            parameters=parameters or {},
+            embed={name: value for name, value in (embed or {}).items() if value},
+            priority=options.get("priority"),
+            routing_key=_routing_key(options),
+        )
+    )
+
+
+def _routing_key(options: dict[str, Any]) -> str | None:
+    if (key := options.get("routing_key")) is not None:
+        return str(key)
+    queue = options.get("queue")
+    return getattr(queue, "routing_key", None) or (queue if isinstance(queue, str) else None)

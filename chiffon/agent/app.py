@@ -1,0 +1,97 @@
+"""The Celery application that `celery -A chiffon` finds."""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import Any
+
+from celery import Celery
+from kombu import Exchange
+
+from chiffon.agent.amqp import LedgerAMQP
+from chiffon.agent.task import LedgerTask, as_celery_task
+from chiffon.bus.topology import WORK_EXCHANGE, Topology
+from chiffon.config import Settings, settings
+from chiffon.domain.discovery import import_workers
+from chiffon.domain.work import DEFAULT_QUEUE, registry
+
+CONFIGURATION = "celeryconfig"
+"""The user's own module of Celery settings, if there is one on the path."""
+
+
+class ChiffonCelery(Celery):
+    """A Celery application whose tasks live in the ledger."""
+
+    amqp_cls = LedgerAMQP
+    task_cls = LedgerTask
+    settings: Settings
+
+
+def create_app(chosen: Settings | None = None) -> ChiffonCelery:
+    """The application: the user's settings, then those that the guarantees need, then every work type as a task.
+
+    Raises:
+        SettingsError: the environment does not describe a Chiffon.
+        WorkersNotFound: the package that holds the work is not on the path.
+    """
+    chosen = chosen or settings()
+    application = ChiffonCelery("chiffon")
+    application.settings = chosen
+    if importlib.util.find_spec(CONFIGURATION) is not None:
+        application.config_from_object(CONFIGURATION)
+    import_workers(chosen.workers)
+    application.conf.update(required(chosen, registry.queues))
+    for work_type in registry:
+        application.register_task(as_celery_task(work_type, chosen))
+    from chiffon.agent import chords, lifecycle  # noqa: F401  -- they need the class above
+
+    application.register_task(chords.release_task())
+    application.set_default()
+    return application
+
+
+def required(chosen: Settings, queues: tuple[str, ...]) -> dict[str, Any]:
+    """The Celery settings that the guarantees need, whatever `celeryconfig` says."""
+    topology = Topology(chosen.queue_type, queues)
+    return {
+        "broker_url": chosen.broker_url,
+        "result_backend": f"chiffon.agent.ledger_backend:LedgerBackend+{chosen.database_url}",
+        "worker_consumer": "chiffon.agent.consumer:LedgerConsumer",
+        # The topology is declared from one place, on every connect; here the queues are only consumed from.
+        "task_queues": topology.work_queues(no_declare=True),
+        "task_default_queue": DEFAULT_QUEUE,
+        "task_default_exchange": WORK_EXCHANGE,
+        "task_default_routing_key": DEFAULT_QUEUE,
+        "task_create_missing_queues": False,
+        "task_routes": {w.name: _route(w.queue) for w in registry},
+        "task_default_priority": 3,
+        # A message is acknowledged when its task is settled, and by nobody else.
+        "task_acks_late": True,
+        "task_acks_on_failure_or_timeout": True,
+        "task_reject_on_worker_lost": False,
+        # JSON only: a pickled message is code.
+        "task_serializer": "json",
+        "result_serializer": "json",
+        "accept_content": ["json"],
+        "task_protocol": 2,
+        # A publish that the broker has not confirmed did not happen.
+        "broker_transport_options": {"confirm_publish": True, "client_properties": {"connection_name": "chiffon"}},
+        # An agent waits for its broker as long as it takes.
+        "broker_connection_retry": True,
+        "broker_connection_retry_on_startup": True,
+        "broker_connection_max_retries": None,
+        "broker_channel_error_retry": True,
+        # Running work goes on when the broker's connection drops: the ledger says whose it is.
+        "worker_cancel_long_running_tasks_on_connection_loss": False,
+        "worker_enable_prefetch_count_reduction": False,
+        "worker_hijack_root_logger": False,
+        "enable_utc": True,
+        "task_always_eager": False,
+    }
+
+
+def _route(queue: str) -> dict[str, Any]:
+    return {"exchange": Exchange(WORK_EXCHANGE, no_declare=True), "routing_key": queue}
+
+
+app = create_app()

@@ -1,0 +1,97 @@
+"""What enters the ledger beside a claim or a settlement: work born of messages, and what an end sets off."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import structlog
+
+from chiffon.agent.reading import Direct, Doorbell, Reader
+from chiffon.agent.run import ChordPart, Report
+from chiffon.config import Settings
+from chiffon.dispatch.submit import first_ring
+from chiffon.domain import ids
+from chiffon.domain.errors import InvalidInput, MalformedMessage
+from chiffon.domain.idempotency import fingerprint
+from chiffon.domain.tasks import Accepted, Duplicate, IdTaken, KeyReused, NewTask, Ring
+from chiffon.domain.verdicts import WorkError
+from chiffon.ledger import results
+from chiffon.ledger.accept import accept
+from chiffon.ledger.condemn import condemn
+from chiffon.ledger.connect import Cursor
+from chiffon.ledger.follow import follow
+
+log = structlog.get_logger(__name__)
+
+RELEASE_CHORD = "chiffon.release_chord"
+"""The work type that goes on with a chord's body once its header is complete."""
+
+
+def bear(cursor: Cursor, deliveries: Sequence[Doorbell | Direct], settings: Settings) -> dict[str, str]:
+    """Write down what was published directly, before it is claimed; by task id, why some of it is refused.
+
+    No two deliveries of one task or request_id. Raises LostRace, RefusedData.
+    """
+    born = [delivery.task for delivery in deliveries if isinstance(delivery, Direct)]
+    if not born:
+        return {}
+    refused = {}
+    # The lease is long: the message is here, and if this agent dies it is delivered again.
+    fates, _ = accept(cursor, born, lease=settings.ring_lease * 4)
+    for task, fate in zip(born, fates, strict=True):
+        match fate:
+            case Duplicate(first) if first != task.task_id:
+                follow(cursor, task, first)
+            case KeyReused(holder):
+                refused[task.task_id] = (
+                    f"its request_id belongs to task {holder}, of another work type or with other parameters"
+                )
+            case IdTaken(task_id):
+                # What runs is the row, never the message.
+                log.warning("message_differs_from_row", task_id=task_id)
+            case Accepted() | Duplicate():
+                pass
+    return refused
+
+
+def bear_condemned(cursor: Cursor, task: NewTask, reason: str, settings: Settings) -> None:
+    """Write down, as dead-lettered, the task of a message that nobody can run. A task of that id is left as it is."""
+    fates, _ = accept(cursor, [task], lease=settings.ring_lease)
+    if isinstance(fates[0], Accepted):
+        error = WorkError("DeadLettered", reason, "chiffon")
+        condemn(cursor, task.task_id, error, owed=False, ttl=settings.idempotency_ttl)
+
+
+def write(cursor: Cursor, report: Report, *, reader: Reader, trace_id: str, parent: str, lease: float) -> list[Ring]:
+    """Write down what an end sets off, in the commit that settles it; the rings that are the caller's."""
+    for side in report.side_results:
+        results.store(cursor, task_id=side.task_id, status=side.status, result=side.result, traceback=side.traceback)
+    following = []
+    for draft in report.drafts:
+        try:
+            following.append(reader.from_draft(draft, trace_id=trace_id, parent=parent))
+        except (InvalidInput, MalformedMessage) as error:
+            log.error("continuation_refused", parent=parent, reason=str(error))
+    for part in report.chord_parts:
+        if results.finish_part(cursor, part.group_id, part.task_id, part.status):
+            following.append(_release(part, trace_id, parent))
+    if not following:
+        return []
+    _, pending = accept(cursor, following, lease=lease)
+    return [first_ring(task) for task in following if task.task_id in pending]
+
+
+def _release(part: ChordPart, trace_id: str, parent: str) -> NewTask:
+    parameters = {"group_id": part.group_id, "callback": part.callback}
+    task_id = ids.derived_id("chord", part.group_id)
+    return NewTask(
+        task_id=task_id,
+        request_id=task_id,
+        trace_id=trace_id,
+        work_type=RELEASE_CHORD,
+        fingerprint=fingerprint(RELEASE_CHORD, part.group_id),
+        parameters=parameters,
+        canvas={"root_id": part.callback.get("options", {}).get("root_id") or task_id, "parent_id": parent},
+        keyed=False,
+        origin="canvas",
+    )

@@ -1,0 +1,139 @@
+"""The result backend of the agents' own application: the end of a run is caught, and settled with its task."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from celery import states
+from celery.exceptions import SoftTimeLimitExceeded, TimeLimitExceeded
+from kombu.exceptions import EncodeError
+from kombu.utils.json import dumps
+
+from chiffon.agent.backend import PostgresBackend
+from chiffon.agent.run import ChordPart, Run, SideResult, current
+from chiffon.agent.task import ProcessKilled, Unfit
+from chiffon.domain.errors import InvalidInput
+from chiffon.domain.values import check_value, parse
+from chiffon.domain.verdicts import Completed, Crashed, DeadLettered, Failed, RetryLater, TimedOut, Verdict, WorkError
+
+_TRACEBACK_LIMIT = 20_000
+_SUSPICIOUS = ("NaN", "Infinity", "\\u0000", "\\ud")
+"""What JSON text has in it when it has values that the ledger cannot keep; and sometimes when it has not."""
+
+
+class LedgerBackend(PostgresBackend):
+    """As its parent for whoever asks; for the run that the current thread is in, everything goes into its report."""
+
+    def mark_as_done(
+        self, task_id: str, result: Any, request: Any = None, store_result: bool = True, state: str = states.SUCCESS
+    ) -> None:
+        """The run's result; what cannot be kept raises EncodeError, which makes the run a failure."""
+        run = _run_of(task_id)
+        if run is None:
+            super().mark_as_done(task_id, result, request=request, store_result=store_result, state=state)
+            return
+        run.report.verdict = Completed(keepable(result, self.app.settings.max_result))
+        run.report.children = [child.as_tuple() for child in self.current_task_children(request) or ()]
+        if request is not None and request.chord:
+            self.on_chord_part_return(request, state, result)
+
+    def mark_as_failure(
+        self, task_id: str, exc: Any, traceback: Any = None, request: Any = None, **options: Any
+    ) -> None:
+        """The run's failure; what its errbacks, its chord and the rest of its chain make of it is caught too."""
+        run = _run_of(task_id)
+        if run is not None:
+            run.ending = True
+            run.report.drafts.clear()  # of a success that could not be kept
+            run.report.chord_parts.clear()
+            run.report.verdict = _verdict(exc, traceback)
+        super().mark_as_failure(task_id, exc, traceback=traceback, request=request, **options)
+
+    def mark_as_retry(self, task_id: str, exc: Any, traceback: Any = None, **options: Any) -> Any:
+        """The run's wish to be run again, and when."""
+        run = _run_of(task_id)
+        if run is None:
+            return super().mark_as_retry(task_id, exc, traceback=traceback, **options)
+        run.report.verdict = RetryLater(run.retry_after, work_error(exc, traceback))
+        return exc
+
+    def store_result(
+        self, task_id: str, result: Any, state: str, traceback: Any = None, request: Any = None, **options: Any
+    ) -> Any:
+        """Store, unless a run is ending: then its own end is in the verdict, and another's is kept beside it."""
+        run = current()
+        if run is None or not run.ending:
+            return super().store_result(task_id, result, state, traceback=traceback, request=request, **options)
+        if task_id != run.task_id:
+            told = self.prepare_exception(result) if state in states.EXCEPTION_STATES else result
+            run.report.side_results.append(SideResult(task_id, state, dumps(told), _cut(traceback)))
+        return result
+
+    def on_chord_part_return(self, request: Any, state: str, result: Any, **options: Any) -> None:
+        """Count a part of a chord: in the settling commit if a run is ending."""
+        run = current()
+        if run is None or not run.ending:
+            super().on_chord_part_return(request, state, result, **options)
+        elif request.group and request.chord:
+            run.report.chord_parts.append(ChordPart(request.group, request.id, state, dict(request.chord)))
+
+
+def keepable(result: Any, limit: int) -> str:
+    """A result as JSON text that the ledger can keep. Raises EncodeError, saying what is wrong with it."""
+    try:
+        text = dumps(result)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise EncodeError(f"the result is no JSON: {error}") from error
+    if len(text) > limit:
+        raise EncodeError(f"the result has {len(text)} bytes, more than CHIFFON_MAX_RESULT ({limit})")
+    if any(sign in text for sign in _SUSPICIOUS):
+        try:
+            parse(text)
+        except InvalidInput as error:
+            raise EncodeError(f"the result cannot be kept: {error}") from error
+    return str(text)
+
+
+def work_error(exc: Any, traceback: Any = None) -> WorkError:
+    """An exception as the ledger keeps it."""
+    kind = type(exc)
+    return WorkError(
+        type=kind.__name__,
+        module=kind.__module__,
+        message=_clean(str(exc))[:10_000] or kind.__name__,
+        traceback=_cut(traceback),
+        arguments=_arguments(exc),
+    )
+
+
+def _verdict(exc: Any, traceback: Any) -> Verdict:
+    error = work_error(exc, traceback)
+    if isinstance(exc, Unfit):
+        return DeadLettered(error)
+    if isinstance(exc, ProcessKilled):
+        return Crashed(error)
+    if isinstance(exc, SoftTimeLimitExceeded | TimeLimitExceeded):
+        return TimedOut(error)
+    return Failed(error)
+
+
+def _run_of(task_id: str) -> Run | None:
+    run = current()
+    return run if run is not None and run.task_id == task_id else None
+
+
+def _arguments(exc: Any) -> tuple[Any, ...] | None:
+    arguments = getattr(exc, "args", ())
+    try:
+        check_value(list(arguments))
+    except InvalidInput:
+        return None
+    return tuple(arguments) if len(repr(arguments)) <= 10_000 else None
+
+
+def _cut(traceback: Any) -> str | None:
+    return _clean(str(traceback))[-_TRACEBACK_LIMIT:] if traceback else None
+
+
+def _clean(text: str) -> str:
+    return text.replace("\x00", "\ufffd").encode("utf-8", "replace").decode()

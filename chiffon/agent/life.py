@@ -1,0 +1,115 @@
+"""An agent's life in the ledger: its incarnation, the lock that proves it, and its heartbeat.
+
+The session that holds the lock is the one that makes the claims: who has lost the one can no longer do the other.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+
+from chiffon.domain.errors import LedgerUnavailable
+from chiffon.ledger import agents
+from chiffon.ledger.connect import Cursor, open_session, session_transaction
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Who an agent is, and what it can do."""
+
+    agent_id: str
+    slots: int
+    queues: tuple[str, ...]
+    work_types: tuple[str, ...]
+    version: str
+
+
+class Life:
+    """One life of an agent. Used by one thread."""
+
+    def __init__(self, url: str, identity: Identity) -> None:
+        self._url = url
+        self.identity = identity
+        self.incarnation: int | None = None
+        self._session: Any = None
+
+    def begin(self) -> set[tuple[str, int]]:
+        """Open the session and hold the lock; the executions that are this incarnation's own, none at the first time.
+
+        Raises LedgerUnavailable, also while an older session of ours still holds the lock.
+        """
+        session = open_session(self._url, f"chiffon agent {self.identity.agent_id}")
+        try:
+            with session_transaction(session) as cursor:
+                held = self._register(cursor) if self.incarnation is None else self._rejoin(cursor, self.incarnation)
+        except BaseException:
+            session.close()
+            raise
+        self._session = session
+        return held
+
+    def _register(self, cursor: Cursor) -> set[tuple[str, int]]:
+        who = self.identity
+        self.incarnation = agents.register(
+            cursor,
+            agent_id=who.agent_id,
+            hostname=socket.gethostname(),
+            pid=os.getpid(),
+            slots=who.slots,
+            queues=who.queues,
+            work_types=who.work_types,
+            version=who.version,
+        )
+        log.info("agent_registered", agent_id=who.agent_id, incarnation=self.incarnation)
+        return set()
+
+    def _rejoin(self, cursor: Cursor, incarnation: int) -> set[tuple[str, int]]:
+        if not agents.lock(cursor, incarnation):
+            raise LedgerUnavailable(f"the lock of incarnation {incarnation} is still held by its old session")
+        held = agents.rejoin(cursor, incarnation)
+        log.info("agent_rejoined", agent_id=self.identity.agent_id, incarnation=incarnation, held=len(held))
+        return held
+
+    @property
+    def alive(self) -> bool:
+        """Whether the session is there, as far as was seen last."""
+        return self._session is not None
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[Cursor]:
+        """A transaction of this life. Raises LedgerUnavailable, and then the session is gone."""
+        if self._session is None:
+            raise LedgerUnavailable("the agent's session is not open")
+        try:
+            with session_transaction(self._session) as cursor:
+                yield cursor
+        except LedgerUnavailable:
+            self.drop()
+            raise
+
+    def drop(self) -> None:
+        """Give the session up, and the lock with it."""
+        session, self._session = self._session, None
+        if session is not None:
+            session.close()
+
+    def beat(self, queues: Sequence[str], slots: int) -> None:
+        """Say that the agent lives."""
+        if self.incarnation is not None:
+            with self.transaction() as cursor:
+                agents.beat(cursor, self.incarnation, queues=queues, slots=slots)
+
+    def end(self) -> None:
+        """Say goodbye."""
+        if self.incarnation is not None and self._session is not None:
+            with self.transaction() as cursor:
+                agents.leave(cursor, self.incarnation)
+        self.drop()

@@ -1,0 +1,281 @@
+"""Reading a delivery: everything is looked at before anything is done, and what does not fit has a reason.
+
+Stock Celery acknowledges what it cannot decode, and so loses it, and ends the worker on some of the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any
+
+from kombu.utils.json import loads
+
+from chiffon.agent.run import Draft
+from chiffon.bus.inflate import bounded_decompress
+from chiffon.bus.letters import DOORBELL
+from chiffon.domain import ids
+from chiffon.domain.envelope import MessageEnvelope, parse_envelope
+from chiffon.domain.errors import InvalidInput, MalformedMessage
+from chiffon.domain.idempotency import fingerprint
+from chiffon.domain.tasks import NewTask
+from chiffon.domain.values import canonical, check_value, parse
+from chiffon.domain.work import DEFAULT_QUEUE, WorkTypes
+
+_JSON_TYPES = {"", "application/json", "text/json"}
+_ENCODINGS = {"", "utf-8", "utf8", "us-ascii", "ascii", "binary"}
+_EMBEDDED = {"callbacks": list, "errbacks": list, "chain": list, "chord": dict}
+_CARRIED = ("group_index", "ignore_result", "replaced_task_nesting", "shadow", "stamped_headers", "stamps", "reply_to")
+"""Headers of protocol 2 that a run needs beside those that have columns."""
+
+
+@dataclass(frozen=True)
+class Doorbell:
+    """A ring of our own: what runs is the row."""
+
+    task_id: str
+
+
+@dataclass(frozen=True)
+class Direct:
+    """Work that somebody published without the API. ``anonymous``: nothing in it says whether it came before."""
+
+    task: NewTask
+    anonymous: bool = False
+
+
+class Unrunnable(MalformedMessage):
+    """A message of the right form that nobody can run: its task is written down, dead-lettered, for who waits."""
+
+    def __init__(self, reason: str, task: NewTask) -> None:
+        super().__init__(reason)
+        self.task = task
+
+
+@dataclass(frozen=True)
+class Reader:
+    """Reads deliveries. ``celery_tasks``: the names that this agent can run; ``limit``: bytes of a body, at most."""
+
+    work_types: WorkTypes
+    celery_tasks: Mapping[str, Any]
+    limit: int
+
+    def read(self, message: Any) -> Doorbell | Direct:
+        """What a delivery (a kombu message) asks for. Raises MalformedMessage, Unrunnable."""
+        headers = message.headers
+        if not isinstance(headers, dict):
+            raise MalformedMessage("the headers are no table")
+        if headers.get(DOORBELL) is not None:
+            return Doorbell(_task_id(headers.get("id")))
+        value = self._body(message, headers)
+        try:
+            if "task" in headers:
+                return self._native(message, headers, value)
+            return self._enveloped(message, value)
+        except Unrunnable:
+            raise
+        except InvalidInput as error:
+            raise MalformedMessage(str(error)) from None
+
+    def from_draft(self, draft: Draft, *, trace_id: str, parent: str) -> NewTask:
+        """The task that a run's continuation is. Its parameters are validated when it is run.
+
+        Raises InvalidInput if its form does not fit.
+        """
+        task = self._task(draft.headers, draft.arguments, draft.parameters, draft.embed, draft.priority)
+        return replace(
+            task,
+            trace_id=trace_id,
+            origin="canvas",
+            queue=draft.routing_key or task.queue,
+            canvas={"parent_id": parent} | {k: v for k, v in task.canvas.items() if v is not None},
+        )
+
+    def _body(self, message: Any, headers: dict[str, Any]) -> Any:
+        content_type = str(message.content_type or "").partition(";")[0].strip().lower()
+        if content_type not in _JSON_TYPES:
+            raise MalformedMessage(f"the content type is {message.content_type!r}: only application/json is work")
+        if str(message.content_encoding or "").lower() not in _ENCODINGS:
+            raise MalformedMessage(f"the content encoding is {message.content_encoding!r}: only utf-8 is work")
+        body = message.body.encode() if isinstance(message.body, str) else bytes(message.body or b"")
+        if compression := headers.get("compression"):
+            body = bounded_decompress(body, compression, self.limit)
+        if len(body) > self.limit:
+            raise MalformedMessage(f"the body has {len(body)} bytes, more than CHIFFON_MAX_MESSAGE ({self.limit})")
+        try:
+            return parse(body.decode())
+        except UnicodeDecodeError as error:
+            raise MalformedMessage(f"the body is not UTF-8: {error.reason} at byte {error.start}") from None
+        except InvalidInput as error:
+            raise MalformedMessage(f"the body is {error}") from None
+
+    def _enveloped(self, message: Any, value: Any) -> Direct:
+        envelope = parse_envelope(value)
+        message_id = envelope.message_id or _text(message.properties.get("message_id"))
+        known = envelope.task_id or (ids.derived_id("message", message_id) if message_id else None)
+        task = NewTask(
+            task_id=_task_id(known or ids.new_task_id()),
+            request_id=_request_id(envelope.request_id or known or ids.new_request_id()),
+            trace_id=_trace_id(envelope.trace_id),
+            work_type=envelope.payload.work_type,
+            fingerprint="",
+            parameters=envelope.payload.parameters,
+            priority=envelope.priority or _priority(message.properties.get("priority")),
+            keyed=envelope.request_id is not None,
+            origin="message",
+        )
+        return Direct(self._fitting(task, envelope), anonymous=known is None)
+
+    def _native(self, message: Any, headers: dict[str, Any], body: Any) -> Direct:
+        if not isinstance(body, list) or len(body) != 3:
+            raise MalformedMessage("the body of a Celery message is a list of three: arguments, parameters, embedded")
+        arguments, parameters, embed = body
+        task = self._task(headers, arguments, parameters, embed, message.properties.get("priority"))
+        return Direct(self._fitting(replace(task, origin="message"), None))
+
+    def _task(self, headers: dict[str, Any], arguments: Any, parameters: Any, embed: Any, priority: Any) -> NewTask:
+        """A NewTask from Celery's protocol 2. Raises InvalidInput, MalformedMessage."""
+        task_id = _task_id(headers.get("id"))
+        name = headers.get("task")
+        if not isinstance(name, str) or not 1 <= len(name) <= 200:
+            raise MalformedMessage("the task's name is no text of 1-200 characters")
+        if not isinstance(arguments, list) or not isinstance(parameters, dict):
+            raise MalformedMessage("the arguments are no list, or the parameters no object")
+        request_id = headers.get("request_id")
+        hard, soft = _limits(headers.get("timelimit"))
+        queue = self.work_types.get(name).queue if name in self.work_types else DEFAULT_QUEUE
+        return NewTask(
+            task_id=task_id,
+            request_id=_request_id(request_id if request_id is not None else task_id[: ids.MAX_REQUEST_ID]),
+            trace_id=_trace_id(headers.get("trace_id"), seed=_optional_id(headers, "root_id") or task_id),
+            work_type=name,
+            fingerprint=fingerprint(name, [arguments, parameters]),
+            parameters=parameters,
+            arguments=arguments,
+            canvas=_canvas(headers, embed),
+            priority=_priority(priority),
+            queue=queue,
+            timeout=hard,
+            soft_timeout=soft,
+            run_at=_moment(headers.get("eta"), "eta"),
+            expires_at=_moment(headers.get("expires"), "expires"),
+            keyed=request_id is not None,
+        )
+
+    def _fitting(self, task: NewTask, envelope: MessageEnvelope | None) -> NewTask:
+        """The task with bound, validated parameters. Raises Unrunnable."""
+        if task.work_type in self.work_types:
+            work_type = self.work_types.get(task.work_type)
+            try:
+                parameters = work_type.bind(task.arguments, task.parameters)
+                same = fingerprint(work_type.name, work_type.canonical(parameters))
+            except InvalidInput as error:
+                raise Unrunnable(str(error), replace(task, fingerprint=fingerprint(task.work_type, None))) from None
+            return replace(task, parameters=parameters, arguments=[], fingerprint=same, queue=work_type.queue)
+        if envelope is None and task.work_type in self.celery_tasks:
+            return task
+        try:
+            self.work_types.get(task.work_type)
+        except InvalidInput as error:
+            raise Unrunnable(str(error), replace(task, fingerprint=fingerprint(task.work_type, None))) from None
+        return task
+
+
+def revived(value: Any) -> Any:
+    """JSON values with Celery's own markers (dates, UUIDs, decimals) turned back into what they were."""
+    return loads(canonical(value))
+
+
+def _canvas(headers: dict[str, Any], embed: Any) -> dict[str, Any]:
+    if embed is not None and not isinstance(embed, dict):
+        raise MalformedMessage("the third item of the body is neither an object nor null")
+    kept = {name: value for name, value in (embed or {}).items() if value and name in _EMBEDDED}
+    for name, value in kept.items():
+        members = value if isinstance(value, list) else [value]
+        if not isinstance(value, _EMBEDDED[name]) or not all(isinstance(member, dict) for member in members):
+            raise MalformedMessage(f"{name} are no signatures")
+    carried = {name: value for name in _CARRIED if (value := headers.get(name)) not in (None, "", {}, [])}
+    _check_carried(carried)
+    canvas = {
+        "root_id": _optional_id(headers, "root_id"),
+        "parent_id": _optional_id(headers, "parent_id"),
+        "group": _optional_id(headers, "group"),
+        "embed": kept or None,
+        "headers": carried or None,
+    }
+    check_value(canvas, "/headers")
+    return {name: value for name, value in canvas.items() if value is not None}
+
+
+def _check_carried(carried: dict[str, Any]) -> None:
+    stamped = carried.get("stamped_headers")
+    if stamped is not None and not (isinstance(stamped, list) and all(isinstance(name, str) for name in stamped)):
+        raise MalformedMessage("stamped_headers is no list of names")
+    if not isinstance(carried.get("stamps", {}), dict):
+        raise MalformedMessage("stamps is no object")
+    if not isinstance(carried.get("shadow", ""), str):
+        raise MalformedMessage("shadow is no text")
+
+
+def _task_id(value: Any) -> str:
+    if not isinstance(value, str) or not ids.is_task_id(value):
+        raise MalformedMessage(f"the task id is no printable text of 1-{ids.MAX_TASK_ID} characters")
+    return value
+
+
+def _request_id(value: Any) -> str:
+    if not isinstance(value, str) or not ids.is_request_id(value):
+        raise MalformedMessage(f"the request_id is no printable text of 1-{ids.MAX_REQUEST_ID} characters")
+    return value
+
+
+def _trace_id(value: Any, *, seed: str | None = None) -> str:
+    """A given trace id; else one that all the tasks of one canvas share, by its root."""
+    if value is None:
+        return ids.derived_id("trace", seed).replace("-", "") if seed else ids.new_trace_id()
+    found = ids.trace_id_from(value) if isinstance(value, str) else None
+    if found is None:
+        raise MalformedMessage("the trace_id is neither 32 hex digits nor a UUID")
+    return found
+
+
+def _optional_id(headers: dict[str, Any], name: str) -> str | None:
+    value = headers.get(name)
+    if value is None:
+        return None
+    if not isinstance(value, str) or not ids.is_task_id(value):
+        raise MalformedMessage(f"{name} is no id")
+    return value
+
+
+def _priority(value: Any) -> int:
+    """Celery's clients publish priority 0 by default: that is our default too. More than 5 is 5."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        return 3
+    return min(value, 5)
+
+
+def _limits(value: Any) -> tuple[float | None, float | None]:
+    if value is None:
+        return None, None
+    if not isinstance(value, list | tuple) or len(value) != 2:
+        raise MalformedMessage("timelimit is no pair of seconds")
+    for seconds in value:
+        if seconds is not None and (isinstance(seconds, bool) or not isinstance(seconds, int | float) or seconds <= 0):
+            raise MalformedMessage("timelimit is no pair of seconds")
+    return value[0], value[1]
+
+
+def _moment(value: Any, name: str) -> datetime | None:
+    if value is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(value)
+    except (TypeError, ValueError):
+        raise MalformedMessage(f"{name} is no ISO 8601 time") from None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) and ids.is_task_id(value) else None

@@ -1,0 +1,262 @@
+"""A claimed task on its way through Celery's pool: every end of it leads to one settlement."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from time import monotonic, time
+from typing import TYPE_CHECKING, Any
+
+import structlog
+from billiard.einfo import ExceptionWithTraceback
+from celery.app.task import Context
+from celery.exceptions import TimeLimitExceeded, WorkerLostError
+from celery.utils.saferepr import saferepr
+from celery.worker import state
+from celery.worker.request import Request
+
+from chiffon.agent.clerk import Finished, Paid, Started
+from chiffon.agent.ledger_backend import work_error
+from chiffon.agent.run import Report, Run, running
+from chiffon.agent.trace import do_work
+from chiffon.domain.tasks import Claim
+from chiffon.domain.verdicts import (
+    Cancelled,
+    Completed,
+    Crashed,
+    Failed,
+    GivenBack,
+    RetryLater,
+    TimedOut,
+    Verdict,
+    WorkError,
+)
+from chiffon.ledger.settle import Fenced, Recorded, Settlement
+
+if TYPE_CHECKING:
+    from chiffon.agent.clerk import Clerk
+
+log = structlog.get_logger(__name__)
+
+
+class ClaimedRequest(Request):
+    """Celery's request for a row of the ledger; the message that rang for it is acknowledged when it is settled."""
+
+    def __init__(self, claim: Claim, message: Any, *, clerk: Clerk, task: Any, timeout: float, dead_letter: bool,
+                 connected: Callable[[], bool], shown: tuple[str, str], **options: Any) -> None:  # fmt: skip
+        self.claim = claim
+        self._clerk = clerk
+        self._timeout = timeout
+        self._dead_letter = dead_letter
+        self._connected = connected
+        self._finished = False
+        self._shown_result: str | None = None
+        self._runtime: float | None = None
+        self.on_settled: Callable[[], Any] = lambda: None
+        embed = claim.canvas.get("embed") or {}
+        body = (claim.arguments, claim.parameters, embed)
+        super().__init__(
+            message,
+            on_ack=message.ack_log_error,
+            on_reject=message.reject_log_error,
+            task=task,
+            body=body,
+            headers=_headers(claim, shown, (timeout, claim.soft_timeout)),
+            decoded=True,
+            **options,
+        )
+
+    def execute_using_pool(self, pool: Any, **_: Any) -> Any:
+        """Hand the work to the pool."""
+        result = pool.apply_async(
+            do_work,
+            args=(self._type, self.id, self._request_dict, self._body, self._facts()),
+            accept_callback=self.on_accepted,
+            timeout_callback=self.on_timeout,
+            callback=self.on_success,
+            error_callback=self.on_failure,
+            soft_timeout=self.claim.soft_timeout or self.task.soft_time_limit,
+            timeout=self._timeout,
+            correlation_id=self.id,
+        )
+        self._apply_result = _reference(result)
+        return result
+
+    def _facts(self) -> dict[str, Any]:
+        claim = self.claim
+        return {
+            "execution": claim.execution,
+            "trace_id": claim.trace_id,
+            "request_id": claim.request_id,
+            "attempt": claim.attempts,
+            "retries": claim.retries,
+            "max_retries": claim.max_retries,
+            "timeout": self._timeout,
+        }
+
+    # What the pool says
+
+    def on_accepted(self, pid: int, time_accepted: float) -> None:
+        """A process has taken the work."""
+        super().on_accepted(pid, time_accepted)
+        self._clerk.tell(Started(self.id, self.claim.execution, monotonic()))
+
+    def on_success(self, report: Report, **_: Any) -> None:
+        """The run is over, and says how it was."""
+        self._runtime = report.runtime
+        self._shown_result = report.shown
+        self._finish(report.verdict or Failed(WorkError("InternalError", "the run said nothing", "chiffon")), report)
+
+    def on_timeout(self, soft: bool, timeout: float) -> None:
+        """A limit was reached; the hard one has ended the process."""
+        if soft:
+            log.warning("soft_time_limit", task_id=self.id, seconds=timeout)
+        else:
+            self._time_out(TimeLimitExceeded(timeout))
+
+    def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> None:
+        """The pool could not bring the run to its end."""
+        exc = exc_info.exception
+        if isinstance(exc, ExceptionWithTraceback):
+            exc = exc.exc
+        if isinstance(exc, TimeLimitExceeded):
+            self._time_out(exc)
+        elif self._already_revoked or self._already_cancelled or type(exc).__name__ == "Terminated":
+            self._finish(Cancelled(WorkError("TaskRevokedError", "stopped", "celery.exceptions")))
+        elif isinstance(exc, WorkerLostError | SystemExit | KeyboardInterrupt | MemoryError):
+            self._finish(Crashed(WorkError("WorkerLostError", f"the process that ran it died: {exc}", "billiard")))
+        else:
+            self._finish(Failed(work_error(exc, exc_info.traceback)))
+
+    def _time_out(self, exc: Exception) -> None:
+        """End as timed out; errbacks and chords hear of it as of any failure."""
+        if self._finished:
+            return
+        log.warning("time_limit", task_id=self.id, trace_id=self.claim.trace_id, seconds=self._timeout)
+        run = Run(task_id=self.id, **self._facts(), ending=True)
+        with running(run):
+            self.task.backend.mark_as_failure(
+                self.id, exc, request=Context(self._request_dict, **(self._body[2] or {}))
+            )
+        self._finish(TimedOut(work_error(exc)), run.report)
+
+    # What others want of it
+
+    def cancel_now(self, pool: Any) -> None:
+        """Stop the run: its grace is over."""
+        self._already_cancelled = True
+        if self.time_start is None or not self.worker_pid:
+            self.give_back("cancelled before it began")
+            return
+        log.info("stopping_cancelled_task", task_id=self.id, trace_id=self.claim.trace_id)
+        pool.terminate_job(self.worker_pid, "KILL")
+
+    def revoked(self) -> bool:
+        """Celery's own revoke, for who uses that."""
+        if self._already_revoked:
+            return True
+        if self.id not in state.revoked:
+            return False
+        self._already_revoked = True
+        self._finish(Cancelled(WorkError("TaskRevokedError", "revoked", "celery.exceptions")))
+        return True
+
+    def give_back(self, why: str, after: float = 0.0) -> None:
+        """Let another agent have it, uncounted: the work has not begun."""
+        error = WorkError("GivenBack", why, "chiffon")
+        self._finish(GivenBack(error, started=self.time_start is not None, after=after))
+
+    def _announce_revoked(self, reason: str, terminated: bool, signum: Any, expired: bool) -> None:
+        """Celery has sent the signal; the process's end will settle it."""
+        self._already_revoked = True
+        self.send_event("task-revoked", terminated=terminated, signum=signum, expired=expired)
+
+    # Settling
+
+    def _finish(self, verdict: Verdict, report: Report | None = None) -> None:
+        if self._finished:
+            return
+        self._finished = True
+        ran_for = monotonic_since(self.time_start) if self._runtime is None else self._runtime
+        settlement = Settlement(
+            task_id=self.id,
+            execution=self.claim.execution,
+            verdict=verdict,
+            ran_for=ran_for,
+            children=report.children if report else None,
+            meta=report.meta if report else None,
+            dead_letter=self._dead_letter,
+        )
+        self._clerk.tell(
+            Finished(settlement, report or Report(verdict), self.claim.trace_id, lambda a: self._settled(verdict, a))
+        )
+
+    def _settled(self, verdict: Verdict, answer: Recorded | Fenced) -> None:
+        """The ledger has it: the message has done its duty."""
+        self.on_settled()
+        task_ready(self, successful=isinstance(verdict, Completed))
+        if isinstance(answer, Fenced):
+            log.warning("fenced_off", task_id=self.id, execution=self.claim.execution)
+        if isinstance(answer, Recorded) and answer.owes_dead_letter:
+            self.reject(requeue=False)
+            self._clerk.tell(Paid(self.id, monotonic(), self._connected))
+        else:
+            self.acknowledge()
+        status = answer.status if isinstance(answer, Recorded) else "fenced"
+        log.info("task_settled", task_id=self.id, trace_id=self.claim.trace_id, request_id=self.claim.request_id,
+                 work_type=self.name, status=status, execution=self.claim.execution)  # fmt: skip
+        self._tell_watchers(verdict)
+
+    def _tell_watchers(self, verdict: Verdict) -> None:
+        """The events that Flower and `celery events` live on."""
+        match verdict:
+            case Completed(result):
+                self.send_event(
+                    "task-succeeded", result=self._shown_result or saferepr(result, 1024), runtime=self._runtime
+                )
+            case RetryLater(_, error):
+                self.send_event("task-retried", exception=error.message, traceback=error.traceback)
+            case Cancelled():
+                self.send_event("task-revoked", terminated=True, signum=None, expired=False)
+            case Failed(error) | TimedOut(error):
+                self.send_event("task-failed", exception=f"{error.type}: {error.message}", traceback=error.traceback)
+            case _:
+                self.send_event(
+                    "task-failed", exception=f"{verdict.error.type}: {verdict.error.message}", traceback=None
+                )
+
+
+def task_ready(request: ClaimedRequest, *, successful: bool) -> None:
+    """Tell Celery's own books."""
+    state.task_ready(request, successful=successful)
+
+
+def monotonic_since(time_start: float | None) -> float | None:
+    """Seconds since Celery's ``time_start``, which is wall time; None if it has not begun."""
+    return None if time_start is None else max(0.0, time() - time_start)
+
+
+def _reference(result: Any) -> Any:
+    return weakref.ref(result) if result is not None else None
+
+
+def _headers(claim: Claim, shown: tuple[str, str], limits: tuple[float | None, float | None]) -> dict[str, Any]:
+    """Protocol 2 headers, from the row: what runs is the row, never the message."""
+    canvas = claim.canvas
+    return {
+        "lang": "py",
+        "task": claim.work_type,
+        "id": claim.task_id,
+        "root_id": canvas.get("root_id") or claim.task_id,
+        "parent_id": canvas.get("parent_id"),
+        "group": canvas.get("group"),
+        "retries": claim.retries,
+        "timelimit": list(limits),
+        "argsrepr": shown[0],
+        "kwargsrepr": shown[1],
+        "eta": None,
+        "expires": None,
+        "request_id": claim.request_id,
+        "trace_id": claim.trace_id,
+        **(canvas.get("headers") or {}),
+    }

@@ -1,0 +1,99 @@
+"""One run of one claimed task, in the process or thread that does the work: what it says is caught, not sent.
+
+Celery stores results and publishes continuations from inside the run. Here both are kept until the run is over and
+go to the worker's main process, which writes them down in the commit that settles the task.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from chiffon.domain.verdicts import Verdict
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A task that Celery would publish now: protocol 2 headers, the three items of the body, and how it is routed."""
+
+    headers: dict[str, Any]
+    arguments: list[Any]
+    parameters: dict[str, Any]
+    embed: dict[str, Any]
+    priority: int | None
+    routing_key: str | None
+
+
+@dataclass(frozen=True)
+class SideResult:
+    """A result that this run decides for another task: the rest of a chain that will not run."""
+
+    task_id: str
+    status: str
+    result: str
+    traceback: str | None
+
+
+@dataclass(frozen=True)
+class ChordPart:
+    """A part of a chord that has ended. ``callback``: the chord's body, as a signature's dict."""
+
+    group_id: str
+    task_id: str
+    status: str
+    callback: dict[str, Any]
+
+
+@dataclass
+class Report:
+    """What a run has to say, in one piece that can be sent between processes. ``shown``: the result's repr."""
+
+    verdict: Verdict | None = None
+    runtime: float | None = None
+    shown: str | None = None
+    children: list[Any] | None = None
+    meta: dict[str, Any] | None = None
+    drafts: list[Draft] = field(default_factory=list)
+    side_results: list[SideResult] = field(default_factory=list)
+    chord_parts: list[ChordPart] = field(default_factory=list)
+
+
+@dataclass
+class Run:
+    """The run that the current thread is in. ``ending``: the work has returned; what is published now follows it.
+
+    ``retry_after``: seconds, once the work has asked to be run again.
+    """
+
+    task_id: str
+    execution: int
+    trace_id: str
+    request_id: str
+    attempt: int
+    retries: int
+    max_retries: int | None
+    timeout: float
+    report: Report = field(default_factory=Report)
+    ending: bool = False
+    retry_after: float = 0.0
+
+
+_current = threading.local()
+
+
+def current() -> Run | None:
+    """The run that this thread is in, or None."""
+    return getattr(_current, "run", None)
+
+
+@contextmanager
+def running(run: Run) -> Iterator[Run]:
+    """Be in a run."""
+    before, _current.run = current(), run
+    try:
+        yield run
+    finally:
+        _current.run = before

@@ -1,0 +1,125 @@
+"""Tasks as Celery sees them: every registered one is work, and the ledger decides what becomes of it."""
+
+from __future__ import annotations
+
+import random
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from celery import Task as CeleryTask
+from celery.exceptions import Ignore, Reject, SoftTimeLimitExceeded
+from celery.exceptions import Retry as CeleryRetry
+
+from chiffon.agent.child import ask_cancelled, report_progress
+from chiffon.agent.run import Run, current
+from chiffon.config import Settings
+from chiffon.domain.context import WorkContext
+from chiffon.domain.errors import InvalidParameters
+from chiffon.domain.retry import Fail, Retry
+from chiffon.domain.work import WorkType
+
+
+def seconds_until(when: Any) -> float:
+    """Seconds from now until a retry's ``when``: seconds, or a moment. Celery's default is three minutes."""
+    if isinstance(when, datetime):
+        moment = when if when.tzinfo else when.replace(tzinfo=UTC)
+        return max(0.0, (moment - datetime.now(UTC)).total_seconds())
+    return 180.0 if when is None else max(0.0, float(when))
+
+
+class Unfit(Exception):
+    """The parameters of an accepted task do not fit the work type as this agent knows it."""
+
+
+class ProcessKilled(Exception):
+    """The work asked its process to exit, or ran out of memory: charged as a crash, and the process lives on."""
+
+
+class LedgerTask(CeleryTask):
+    """The base of every task: its end is caught in the run that it belongs to."""
+
+    abstract = True
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Do the work; from its return on, whatever Celery publishes follows from it."""
+        run = current()
+        if run is None:
+            return super().__call__(*args, **kwargs)
+        try:
+            result = self.run(*args, **kwargs)
+        except (SystemExit, KeyboardInterrupt, MemoryError) as error:
+            # Celery would end the worker over any of these.
+            run.ending = True
+            raise ProcessKilled(f"the work raised {type(error).__name__}: {error}") from error
+        except BaseException as error:
+            run.ending = True
+            if isinstance(error, CeleryRetry):
+                run.retry_after = seconds_until(error.when)
+            raise
+        run.ending = True
+        return result
+
+
+class WorkTask(LedgerTask):
+    """The task of a work type: parameters validated, failures retried by its policy."""
+
+    abstract = True
+    work_type: WorkType
+
+    def run(self, **parameters: Any) -> Any:
+        """Run the work. Raises what it raises, and Celery's Retry where the policy has another run to give."""
+        run = current()
+        if run is None:
+            raise RuntimeError(f"{self.name} is run by an agent: dispatch it, or call the function itself")
+        try:
+            return self.work_type.call(parameters, _context(run))
+        except InvalidParameters as error:
+            raise Unfit(str(error)) from error
+        except (Fail, Ignore, Reject, CeleryRetry):
+            raise
+        except Retry as asked:
+            if asked.after is None or not self._retries_left(run):
+                self._retry_or_raise(run, asked)
+            raise CeleryRetry(str(asked), exc=asked, when=asked.after) from asked
+        except SoftTimeLimitExceeded as error:
+            if self.work_type.retry_timeouts:
+                self._retry_or_raise(run, error)
+            raise
+        except Exception as error:  # noqa: BLE001 -- the work itself may raise anything
+            self._retry_or_raise(run, error)
+
+    def _retries_left(self, run: Run) -> bool:
+        limit = self.work_type.retries if run.max_retries is None else run.max_retries
+        return run.retries < limit
+
+    def _retry_or_raise(self, run: Run, error: BaseException) -> None:
+        if not self._retries_left(run):
+            raise error
+        wait = self.work_type.policy.wait(run.retries, random.random())  # noqa: S311 -- jitter, no secret
+        raise CeleryRetry(str(error), exc=error, when=wait) from error
+
+
+def as_celery_task(work_type: WorkType, settings: Settings) -> WorkTask:
+    """The Celery task of a work type."""
+    attributes = {
+        "name": work_type.name,
+        "work_type": work_type,
+        "__doc__": work_type.description,
+        "__module__": work_type.function.__module__,
+        "max_retries": None,
+        "time_limit": work_type.timeout or settings.default_timeout,
+        "typing": False,
+    }
+    return type("WorkTask", (WorkTask,), attributes)()
+
+
+def _context(run: Run) -> WorkContext:
+    return WorkContext(
+        task_id=run.task_id,
+        trace_id=run.trace_id,
+        request_id=run.request_id,
+        attempt=run.attempt,
+        deadline=datetime.now(UTC) + timedelta(seconds=run.timeout),
+        _report=lambda percent, note: report_progress(run, percent, note),
+        _ask_cancelled=lambda: ask_cancelled(run),
+    )

@@ -1,0 +1,56 @@
+"""What the pool runs: Celery's own tracing of a task, and a report in place of its effects."""
+
+from __future__ import annotations
+
+import socket
+import time
+from typing import Any
+
+from celery import current_app, states
+from celery.app.trace import trace_task
+
+from chiffon.agent.run import Report, Run, running
+from chiffon.domain.verdicts import Completed, DeadLettered, GivenBack, WorkError
+from chiffon.logs import about
+
+
+def do_work(
+    name: str, task_id: str, request: dict[str, Any], body: tuple[Any, Any, Any], facts: dict[str, Any]
+) -> Report:
+    """Run a claimed task.
+
+    Args:
+        name: of the Celery task.
+        task_id: the task's.
+        request: the headers of protocol 2, and what Celery adds.
+        body: arguments, parameters, embedded.
+        facts: the fields of `Run` that the claim knows.
+
+    Returns:
+        What the main process is to write down.
+    """
+    arguments, parameters, embed = body
+    request.update(args=arguments, kwargs=parameters, hostname=socket.gethostname(), is_eager=False, **embed)
+    run = Run(task_id=task_id, **facts)
+    began = time.monotonic()
+    with running(run), about(task_id=task_id, request_id=run.request_id, trace_id=run.trace_id):
+        task = current_app.tasks[name]
+        _, info, _, shown = trace_task(task, task_id, arguments, parameters, request, app=current_app)
+    report = run.report
+    report.runtime = time.monotonic() - began
+    report.shown = shown
+    if report.verdict is None:
+        report.verdict = _unsaid(info)
+    return report
+
+
+def _unsaid(info: Any) -> Any:
+    """The verdict on a run that stored nothing: it raised Ignore or Reject, or Celery itself failed."""
+    if info is not None and info.state == states.IGNORED:
+        return Completed("null")
+    if info is not None and info.state == states.REJECTED:
+        error = WorkError("Reject", f"the work rejected its message: {info.retval}", "celery.exceptions")
+        return GivenBack(error, started=True, after=1.0) if info.retval.requeue else DeadLettered(error)
+    return DeadLettered(
+        WorkError("InternalError", "Celery could not run the task; the agent's log says why", "chiffon")
+    )

@@ -1,0 +1,52 @@
+"""Condemning: what cannot be run at all ends before it is claimed."""
+
+from __future__ import annotations
+
+from chiffon.domain.verdicts import WorkError
+from chiffon.ledger.connect import Cursor
+from chiffon.ledger.effects import TAIL, wake
+from chiffon.ledger.settle import celery_error_sql, celery_state_sql, error_json
+
+# name: condemn  -- pending | queued | retrying -> dead_lettered
+_CONDEMN = f"""
+WITH doomed AS (
+  SELECT task_id FROM tasks WHERE task_id = %(task_id)s AND status IN ('pending', 'queued', 'retrying') FOR UPDATE
+), ended AS (
+  UPDATE tasks t
+     SET status = 'dead_lettered', finished_at = clock_timestamp(), next_ring_at = NULL, run_at = NULL,
+         history_no = t.history_no + 1, error = %(error)s::jsonb, dead_letter_owed = %(owed)s
+    FROM doomed d WHERE t.task_id = d.task_id
+  RETURNING t.task_id, t.request_id, t.status, t.execution, NULL::text AS agent_id, t.finished_at, t.history_no,
+            t.error, t.error ->> 'message' AS detail, {celery_state_sql("'dead_lettered'")} AS celery_state,
+            {celery_error_sql("t.error")} AS result, NULL AS traceback, NULL::jsonb AS children, NULL::jsonb AS meta
+) {TAIL}
+SELECT task_id FROM ended
+"""
+
+# name: may wait  -- reads whether some agent may still come that knows the work type
+_MAY_WAIT = """
+SELECT EXISTS (
+    SELECT FROM agents WHERE %(work_type)s = ANY(work_types)
+       AND last_heartbeat_at > clock_timestamp() - make_interval(secs => %(within)s))
+  OR EXISTS (
+    SELECT FROM tasks WHERE task_id = %(task_id)s
+       AND created_at > clock_timestamp() - make_interval(secs => %(within)s))
+"""
+
+
+def condemn(cursor: Cursor, task_id: str, error: WorkError, *, owed: bool, ttl: float) -> bool:
+    """End a task that cannot be run. ``owed``: whether its dead letter is still to be published.
+
+    False: it is not waiting to be run.
+    """
+    cursor.execute(_CONDEMN, {"task_id": task_id, "error": error_json(error), "owed": owed, "ttl": ttl})
+    if cursor.fetchone() is None:
+        return False
+    wake(cursor, [task_id])
+    return True
+
+
+def may_wait(cursor: Cursor, task_id: str, work_type: str, *, within: float) -> bool:
+    """Whether an agent that knows the work type was seen in the last ``within`` seconds, or the task is younger."""
+    cursor.execute(_MAY_WAIT, {"task_id": task_id, "work_type": work_type, "within": within})
+    return bool(cursor.fetchone()[0])

@@ -1,0 +1,272 @@
+"""Results for whoever asks Celery's way: states, groups, and the set of finished parts of each chord."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from chiffon.domain.states import CELERY_STATES, ENDS
+from chiffon.domain.trees import leaves
+from chiffon.domain.values import parse
+from chiffon.ledger.connect import Cursor
+from chiffon.ledger.effects import CHANNEL
+from chiffon.ledger.settle import celery_error_sql, celery_state_sql
+
+FINAL = frozenset(CELERY_STATES[state] for state in ENDS)
+"""Celery's words for a state that is an end: SUCCESS, FAILURE, REVOKED."""
+
+_FINAL = ", ".join(f"'{word}'" for word in sorted(FINAL))
+_ENDS = ", ".join(f"'{state}'" for state in sorted(ENDS))
+
+
+@dataclass(frozen=True)
+class StoredResult:
+    """A task's state and result in Celery's words. ``result``, ``children`` and ``meta`` are JSON text.
+
+    ``date_done`` is set by the ledger, and None as long as the state is no end.
+    """
+
+    task_id: str
+    status: str
+    result: str | None = None
+    traceback: str | None = None
+    children: str | None = None
+    meta: str | None = None
+    date_done: datetime | None = None
+
+
+@dataclass(frozen=True)
+class Part:
+    """One task of a chord's header that has ended, in Celery's word ``status``.
+
+    ``size``: how many parts the header has, where only the message knows it.
+    """
+
+    group_id: str
+    task_id: str
+    status: str
+    size: int | None = None
+
+
+# name: store  -- (none) | a state -> a state; a success stays, and an end is only followed by an end
+# A copy of the task that comes late must not put its STARTED, or its failure, over the result that is there.
+_STORE = f"""
+WITH kept AS (
+  INSERT INTO results AS r (task_id, status, result, traceback, children, meta)
+  VALUES (%(task_id)s, %(status)s, %(result)s::jsonb, %(traceback)s, %(children)s::jsonb, %(meta)s::jsonb)
+  ON CONFLICT (task_id) DO UPDATE
+     SET status = excluded.status, result = excluded.result, traceback = excluded.traceback,
+         children = excluded.children, meta = excluded.meta, date_done = clock_timestamp()
+   WHERE r.status <> 'SUCCESS' AND (r.status NOT IN ({_FINAL}) OR excluded.status IN ({_FINAL}))
+  RETURNING task_id, status
+)
+SELECT CASE WHEN status IN ({_FINAL}) THEN pg_notify('{CHANNEL}', task_id) END FROM kept
+"""
+
+# name: fetch  -- reads states and results; a task of the ledger's own that goes on speaks for itself
+# An ended one without a row has had its result forgotten: to Celery that is PENDING, as an unknown id is.
+_FETCH = f"""
+SELECT w.task_id,
+       CASE WHEN t.task_id IS NULL THEN r.status ELSE {celery_state_sql("t.status")} END,
+       CASE WHEN t.task_id IS NULL THEN r.result
+            WHEN t.status = 'retrying' AND t.error IS NOT NULL THEN {celery_error_sql("t.error")}
+            WHEN t.status = 'running' THEN t.progress END ::text,
+       CASE WHEN t.task_id IS NULL THEN r.traceback WHEN t.status = 'retrying' THEN t.error ->> 'traceback' END,
+       r.children::text, r.meta::text, CASE WHEN r.status IN ({_FINAL}) THEN r.date_done END
+  FROM unnest(%(task_ids)s::text[]) AS w (task_id)
+  LEFT JOIN results r ON r.task_id = w.task_id
+  LEFT JOIN tasks t ON t.task_id = w.task_id AND t.status NOT IN ({_ENDS})
+        AND (r.task_id IS NULL OR r.status NOT IN ({_FINAL}) AND t.status <> 'running')
+ WHERE r.task_id IS NOT NULL OR t.task_id IS NOT NULL
+"""
+
+# name: forget  -- the result is gone, the task is not
+_FORGET = "DELETE FROM results WHERE task_id = %(task_id)s"
+
+# name: save group  -- (none) | saved -> saved
+_SAVE_GROUP = """
+INSERT INTO result_groups (group_id, result) VALUES (%(group_id)s, %(tree)s::jsonb)
+ON CONFLICT (group_id) DO UPDATE SET result = excluded.result, date_done = clock_timestamp()
+"""
+
+# name: restore group  -- reads the tree of a group's results
+_RESTORE_GROUP = "SELECT result::text FROM result_groups WHERE group_id = %(group_id)s"
+
+# name: delete group  -- saved -> (none)
+_DELETE_GROUP = "DELETE FROM result_groups WHERE group_id = %(group_id)s"
+
+# name: forget run  -- the parts of a header's earlier run, which was released, say nothing of the next
+_FORGET_RUN = """
+DELETE FROM chord_parts p USING chords c
+ WHERE c.group_id = %(group_id)s AND p.group_id = c.group_id AND c.released_at IS NOT NULL
+"""
+
+# name: begin chord  -- (none) | released -> waiting; one that waits goes on waiting
+_BEGIN_CHORD = """
+INSERT INTO chords AS c (group_id) VALUES (%(group_id)s)
+ON CONFLICT (group_id) DO UPDATE SET size = NULL, released_at = NULL, created_at = clock_timestamp()
+ WHERE c.released_at IS NOT NULL
+"""
+
+# name: size chord  -- says how many parts a chord waits for
+_SIZE_CHORD = """
+INSERT INTO chords (group_id, size) VALUES (%(group_id)s, %(size)s)
+ON CONFLICT (group_id) DO UPDATE SET size = excluded.size
+"""
+
+# name: hold chords  -- locks each until the commit: else the last two parts, ending at once, would not see each other
+_HOLD_CHORDS = """
+INSERT INTO chords AS c (group_id, size)
+SELECT group_id, max(size) FROM unnest(%(group_ids)s::text[], %(sizes)s::int[]) AS v (group_id, size)
+ GROUP BY group_id ORDER BY group_id
+ON CONFLICT (group_id) DO UPDATE SET size = coalesce(c.size, excluded.size)
+"""
+
+# name: finish parts  -- adds to the set of finished parts; waiting -> released, once, when the set is whole
+# A part that releases bears the moment of the release, so that it can be told later who did.
+_FINISH_PARTS = """
+WITH moment AS MATERIALIZED (
+  SELECT clock_timestamp() AS at
+), added AS (
+  INSERT INTO chord_parts (group_id, task_id, status, created_at)
+  SELECT v.group_id, v.task_id, v.status, moment.at
+    FROM moment, unnest(%(group_ids)s::text[], %(task_ids)s::text[], %(statuses)s::text[])
+         AS v (group_id, task_id, status)
+    JOIN chords c USING (group_id)
+   WHERE c.released_at IS NULL
+  ON CONFLICT (group_id, task_id) DO NOTHING
+  RETURNING group_id
+)
+UPDATE chords c SET released_at = moment.at
+  FROM moment
+ WHERE c.group_id = ANY(%(group_ids)s::text[]) AND c.released_at IS NULL
+   AND c.size <= (SELECT count(*) FROM chord_parts p WHERE p.group_id = c.group_id)
+               + (SELECT count(*) FROM added a WHERE a.group_id = c.group_id)
+RETURNING c.group_id
+"""
+
+# name: released by  -- reads whether this part released the chord, and its callback is not known to be on its way
+_RELEASED_BY = """
+SELECT FROM chords c JOIN chord_parts p USING (group_id)
+ WHERE c.group_id = %(group_id)s AND p.task_id = %(task_id)s AND p.created_at = c.released_at
+"""
+
+# name: forget parts  -- the callback is on its way: the chord stays released, and its parts are of no more use
+_FORGET_PARTS = "DELETE FROM chord_parts WHERE group_id = %(group_id)s"
+
+
+def store(cursor: Cursor, result: StoredResult) -> bool:
+    """Keep a state, and wake who waits if it is an end. False: what is there stays (``date_done`` is not looked at)."""
+    cursor.execute(
+        _STORE,
+        {
+            "task_id": result.task_id,
+            "status": result.status,
+            "result": result.result,
+            "traceback": result.traceback,
+            "children": result.children,
+            "meta": result.meta,
+        },
+    )
+    return cursor.fetchone() is not None
+
+
+def fetch(cursor: Cursor, task_id: str) -> StoredResult | None:
+    """The state and result of one task, or None where Celery says PENDING of an unknown id."""
+    return fetch_many(cursor, [task_id]).get(task_id)
+
+
+def fetch_many(cursor: Cursor, task_ids: Collection[str]) -> dict[str, StoredResult]:
+    """The states and results of the tasks that are known, by id."""
+    cursor.execute(_FETCH, {"task_ids": list(task_ids)})
+    return {row[0]: StoredResult(*row) for row in cursor.fetchall()}
+
+
+def forget(cursor: Cursor, task_id: str) -> None:
+    """Remove a task's result."""
+    cursor.execute(_FORGET, {"task_id": task_id})
+
+
+def save_group(cursor: Cursor, group_id: str, tree: str) -> None:
+    """Keep the tree (JSON text, see `domain.trees`) of a group's results."""
+    cursor.execute(_SAVE_GROUP, {"group_id": group_id, "tree": tree})
+
+
+def restore_group(cursor: Cursor, group_id: str) -> str | None:
+    """The tree of a group's results as JSON text, or None if it was not saved."""
+    cursor.execute(_RESTORE_GROUP, {"group_id": group_id})
+    row = cursor.fetchone()
+    return row[0] if row else None
+
+
+def delete_group(cursor: Cursor, group_id: str) -> None:
+    """Remove a saved group; its tasks' results stay."""
+    cursor.execute(_DELETE_GROUP, {"group_id": group_id})
+
+
+def begin_chord(cursor: Cursor, group_id: str, tree: str) -> None:
+    """Make ready for a chord whose header has this ``tree``, before any part of it is published.
+
+    A task that the header names twice ends once: its second place is counted as a finished part from the start.
+    """
+    save_group(cursor, group_id, tree)
+    cursor.execute(_FORGET_RUN, {"group_id": group_id})
+    cursor.execute(_BEGIN_CHORD, {"group_id": group_id})
+    names = list(leaves(parse(tree)))
+    again = len(names) - len(set(names))
+    if again:
+        finish_parts(cursor, [Part(group_id, f"again {number}", "SUCCESS") for number in range(again)])
+
+
+def size_chord(cursor: Cursor, group_id: str, size: int) -> None:
+    """Say how many parts the chord waits for; to be committed before the last of them is published."""
+    cursor.execute(_SIZE_CHORD, {"group_id": group_id, "size": size})
+
+
+def finish_parts(cursor: Cursor, parts: Sequence[Part]) -> set[str]:
+    """Note parts that have ended; the groups whose chord this very call released.
+
+    The chords stay locked until the commit: call it late in a transaction.
+    """
+    group_ids = [part.group_id for part in parts]
+    cursor.execute(_HOLD_CHORDS, {"group_ids": group_ids, "sizes": [part.size for part in parts]})
+    cursor.execute(
+        _FINISH_PARTS,
+        {
+            "group_ids": group_ids,
+            "task_ids": [part.task_id for part in parts],
+            "statuses": [part.status for part in parts],
+        },
+    )
+    return {row[0] for row in cursor.fetchall()}
+
+
+def finish_part(cursor: Cursor, group_id: str, task_id: str, status: str, size: int | None = None) -> bool:
+    """Note one part that has ended. True, once in a chord's life: this call released it."""
+    return group_id in finish_parts(cursor, [Part(group_id, task_id, status, size)])
+
+
+def released_by(cursor: Cursor, group_id: str, task_id: str) -> bool:
+    """Whether this part released the chord, as long as `forget_parts` was not called.
+
+    For who could not hear the answer to its commit, or died before it had published the callback.
+    """
+    cursor.execute(_RELEASED_BY, {"group_id": group_id, "task_id": task_id})
+    return cursor.fetchone() is not None
+
+
+def forget_parts(cursor: Cursor, group_id: str) -> None:
+    """Note that the callback of a released chord is on its way."""
+    cursor.execute(_FORGET_PARTS, {"group_id": group_id})
+
+
+def part_results(cursor: Cursor, group_id: str) -> list[StoredResult] | None:
+    """The results of a chord's header, in its order; None if the group is not known. A part without one is PENDING."""
+    tree: Any = restore_group(cursor, group_id)
+    if tree is None:
+        return None
+    names = list(leaves(parse(tree)))
+    found = fetch_many(cursor, set(names))
+    return [found.get(name) or StoredResult(name, "PENDING") for name in names]
