@@ -19,6 +19,9 @@ from chiffon.devstack.rabbitmq import PrivateRabbitMQ
 from chiffon.devstack.screen import Screen
 from chiffon.ledger import migrate
 
+_GIVEN = {Program.RABBITMQ: "CHIFFON_BROKER_URL", Program.POSTGRES: "CHIFFON_DATABASE_URL"}
+"""The variables that name a server to use instead of a private one."""
+
 
 class Stack:
     """Everything that `make up` starts. ``home`` holds the folders of stacks, ``environ`` the caller's settings.
@@ -32,6 +35,8 @@ class Stack:
         self._settings = {name: value for name, value in environ.items() if name.startswith("CHIFFON_")}
         self._screen = screen
         self._api_port = _wanted_port(environ)
+        self._needed = [program for program, name in _GIVEN.items() if not environ.get(name)]
+        packages.ensure(self._needed, screen.say)
         self._guardian = Guardian()
         self._instance = Instance(home)
         self._rabbitmq: PrivateRabbitMQ | None = None
@@ -101,13 +106,10 @@ class Stack:
 
     def _prepare_services(self) -> None:
         """Make what the caller has not given by URL, and drop the settings that belonged to another such."""
-        given = {Program.RABBITMQ: "CHIFFON_BROKER_URL", Program.POSTGRES: "CHIFFON_DATABASE_URL"}
-        needed = [program for program, name in given.items() if not self._settings.get(name)]
-        packages.ensure(needed, self._screen.say)
-        if Program.RABBITMQ in needed:
+        if Program.RABBITMQ in self._needed:
             self._rabbitmq = PrivateRabbitMQ(self.folder / "rabbitmq", management=True)
             self._settings["CHIFFON_MANAGEMENT_URL"] = self._rabbitmq.management_url
-        if Program.POSTGRES in needed:
+        if Program.POSTGRES in self._needed:
             self._postgres = PrivatePostgres(self.folder / "postgres")
             self._settings.pop("CHIFFON_DATABASE_DIRECT_URL", None)
         for service in self._services:
