@@ -8,11 +8,11 @@ import tempfile
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
-from urllib.error import HTTPError
 from urllib.parse import quote, urlsplit
 from uuid import uuid4
 
 import amqp
+import requests
 
 from chiffon.devstack.guardian import Guardian
 from chiffon.devstack.postgres import PrivatePostgres
@@ -136,7 +136,7 @@ class Services:
             return
         url = self.rabbitmq.create_vhost()
         yield url
-        with contextlib.suppress(HTTPError):  # a test that wiped the broker has taken it along
+        with contextlib.suppress(requests.HTTPError):  # a test that wiped the broker has taken it along
             self.rabbitmq.drop_vhost(url)
 
     @contextlib.contextmanager

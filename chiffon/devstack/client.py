@@ -8,6 +8,7 @@ from typing import Any, TypeAlias, TypeVar
 
 import requests
 
+from chiffon.devstack import unproxied
 from chiffon.devstack.errors import DevstackError
 from chiffon.devstack.programs import Access
 
@@ -26,7 +27,7 @@ class ApiClient:
 
     def __init__(self, access: Access) -> None:
         self._url = access.api_url
-        self._session = requests.Session()
+        self._session = unproxied.session()
         self._session.headers.update(access.headers)
 
     def dispatch(self, body: Mapping[str, Any]) -> str:

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import requests
-
+from chiffon.devstack import unproxied
 from chiffon.devstack.process import Process
 
 AGENTS = ("agent1", "agent2")
@@ -89,11 +88,11 @@ def _flower(access: Access) -> tuple[str, ...]:
 
 
 def _answers_ok(url: str) -> bool:
-    return requests.get(url, timeout=5).status_code == 200
+    return unproxied.session().get(url, timeout=5).status_code == 200
 
 
 def _is_online(access: Access, node: str) -> bool:
-    answer = requests.get(f"{access.api_url}/agents", headers=access.headers, timeout=5)
+    answer = unproxied.session().get(f"{access.api_url}/agents", headers=access.headers, timeout=5)
     if answer.status_code != 200:
         return False
     return any(

@@ -6,10 +6,7 @@ import contextlib
 import secrets
 import shutil
 import subprocess
-import urllib.error
-import urllib.request
 import uuid
-from base64 import b64encode
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -17,7 +14,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 import amqp
 
-from chiffon.devstack import ports
+from chiffon.devstack import ports, unproxied
 from chiffon.devstack.errors import MissingProgram
 from chiffon.devstack.process import Process, inherited_environment
 
@@ -253,15 +250,14 @@ def broker_version(url: str) -> str:
             connection.close()
 
 
-def call_management(url: str, method: str, path: str) -> bytes:
+def call_management(url: str, method: str, path: str) -> None:
     """Call the management API under ``url`` (with user and password in it). Raises OSError."""
     parts = urlsplit(url)
-    password = b64encode(f"{parts.username}:{parts.password}".encode()).decode()
-    request = urllib.request.Request(
+    answer = unproxied.session().request(
+        method,
         f"http://{parts.hostname}:{parts.port}{path}",
-        method=method,
-        headers={"Authorization": f"Basic {password}", "Content-Type": "application/json"},
-        data=b"{}" if method == "PUT" else None,
+        auth=(unquote(parts.username or ""), unquote(parts.password or "")),
+        json={} if method == "PUT" else None,
+        timeout=30,
     )
-    with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310
-        return bytes(answer.read())
+    answer.raise_for_status()
