@@ -59,6 +59,7 @@ class Settings(BaseModel):
     http_allow_networks: tuple[IPv4Network | IPv6Network, ...] = ()
     secret_parameters: tuple[str, ...] = (
         "password", "passwd", "secret", "token", "api_key", "apikey", "authorization", "credential", "private_key",
+        "cookie",
     )  # fmt: skip
 
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
@@ -121,10 +122,15 @@ class Settings(BaseModel):
     def from_environment(cls, environ: Mapping[str, str] | None = None) -> Settings:
         """Read ``CHIFFON_*`` from ``environ`` (default: the process's own). Raises SettingsError.
 
-        Unknown ``CHIFFON_*`` names are left alone: devstack and tests have variables of their own.
+        An empty variable is as good as none, but for a list: there it is the empty one. Unknown ``CHIFFON_*`` names
+        are left alone: devstack and tests have variables of their own.
         """
         source = os.environ if environ is None else environ
-        given = {name: source[PREFIX + name.upper()] for name in cls.model_fields if source.get(PREFIX + name.upper())}
+        given = {
+            name: said
+            for name, field in cls.model_fields.items()
+            if (said := source.get(PREFIX + name.upper())) is not None and (said or isinstance(field.default, tuple))
+        }
         try:
             return cls.model_validate(given)
         except ValidationError as problems:

@@ -6,8 +6,9 @@ import importlib.util
 from typing import Any
 
 from celery import Celery
-from kombu import Exchange
+from kombu.entity import Exchange
 
+from chiffon.agent import chords, lifecycle  # noqa: F401  -- its receivers connect themselves
 from chiffon.agent.amqp import LedgerAMQP
 from chiffon.agent.task import LedgerTask, as_celery_task
 from chiffon.bus.topology import WORK_EXCHANGE, Topology
@@ -43,8 +44,6 @@ def create_app(chosen: Settings | None = None) -> ChiffonCelery:
     application.conf.update(required(chosen, registry.queues))
     for work_type in registry:
         application.register_task(as_celery_task(work_type, chosen))
-    from chiffon.agent import chords, lifecycle  # noqa: F401  -- they need the class above
-
     application.register_task(chords.release_task())
     application.set_default()
     return application

@@ -5,27 +5,28 @@ from __future__ import annotations
 import queue
 import threading
 import time
-import uuid
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import structlog
 
 from chiffon.agent import continuations
+from chiffon.agent.commands import Command, Condemned, Finished, Hopeless, Offer, Paid, Refused, Started
 from chiffon.agent.life import Life
 from chiffon.agent.mailbox import Mailbox
-from chiffon.agent.reading import Direct, Doorbell, Reader
+from chiffon.agent.reading import Direct, Reader
 from chiffon.agent.run import Report
 from chiffon.config import Settings
 from chiffon.dispatch.ring import Ringer
-from chiffon.domain.errors import ChiffonError, LedgerUnavailable
-from chiffon.domain.tasks import Claim, Fate, NewTask, Ring
+from chiffon.domain.errors import LedgerUnavailable
+from chiffon.domain.tasks import Claim, Fate, Ring
 from chiffon.domain.verdicts import Failed, WorkError
 from chiffon.ledger import claims
 from chiffon.ledger.accept import LostRace
-from chiffon.ledger.connect import RefusedData
-from chiffon.ledger.settle import Fenced, Recorded, Settlement, clear_debts, settle
+from chiffon.ledger.condemn import may_wait
+from chiffon.ledger.connect import Cursor, RefusedData
+from chiffon.ledger.settle import Fenced, Recorded, clear_debts, settle
 
 log = structlog.get_logger(__name__)
 
@@ -39,65 +40,6 @@ PAID_AFTER = 2.0
 """Seconds after which a reject is believed to have reached the broker, if the connection still stands."""
 
 
-class Refused(ChiffonError):
-    """The ledger does not take a delivery's data: it is dead-lettered with this reason."""
-
-
-@dataclass(frozen=True)
-class Offer:
-    """A delivery that may be run. ``reply`` is called on the event loop, with the claim's fate or why it is refused."""
-
-    what: Doorbell | Direct
-    reply: Callable[[Fate | Refused], None]
-    token: str = field(default_factory=lambda: str(uuid.uuid4()))
-
-    @property
-    def task_id(self) -> str:
-        """The task that it rings for."""
-        return self.what.task_id if isinstance(self.what, Doorbell) else self.what.task.task_id
-
-
-@dataclass(frozen=True)
-class Finished:
-    """A run that is over. ``reply`` is called on the event loop, once the ledger has it."""
-
-    settlement: Settlement
-    report: Report
-    trace_id: str
-    reply: Callable[[Recorded | Fenced], None]
-
-    @property
-    def key(self) -> tuple[str, int]:
-        """The execution."""
-        return self.settlement.task_id, self.settlement.execution
-
-
-@dataclass(frozen=True)
-class Condemned:
-    """A direct message that nobody can run, and that was dead-lettered: for whoever waits, its task says so."""
-
-    task: NewTask
-    reason: str
-
-
-@dataclass(frozen=True)
-class Started:
-    """A run has begun, at this monotonic time."""
-
-    task_id: str
-    execution: int
-    at: float
-
-
-@dataclass(frozen=True)
-class Paid:
-    """The message of a task was rejected, and so dead-lettered, at this monotonic time."""
-
-    task_id: str
-    at: float
-    still_connected: Callable[[], bool]
-
-
 class Clerk:
     """Takes commands from any thread, and answers on the event loop."""
 
@@ -107,7 +49,7 @@ class Clerk:
         self._reader = reader
         self._ringer = ringer
         self._mailbox = mailbox
-        self._commands: queue.SimpleQueue[Offer | Finished | Started | Paid | Condemned | None] = queue.SimpleQueue()
+        self._commands: queue.SimpleQueue[Command | None] = queue.SimpleQueue()
         self._offers: list[Offer] = []
         self._finished: list[Finished] = []
         self._started: list[Started] = []
@@ -125,7 +67,7 @@ class Clerk:
         """Begin."""
         self._thread.start()
 
-    def tell(self, command: Offer | Finished | Started | Paid | Condemned) -> None:
+    def tell(self, command: Command) -> None:
         """Have this written down, soon."""
         self._commands.put(command)
 
@@ -170,7 +112,7 @@ class Clerk:
             except queue.Empty:
                 return
 
-    def _sort(self, command: Offer | Finished | Started | Paid | Condemned | None) -> None:
+    def _sort(self, command: Command | None) -> None:
         match command:
             case Offer():
                 self._offers.append(command)
@@ -262,11 +204,12 @@ class Clerk:
         answers = self._claimed([offer for offer in batch if offer not in twins])
         self._offers = twins + self._offers[len(batch) :]
         for offer, fate in answers:
-            if isinstance(fate, Claim):
-                self._held.add((fate.task_id, fate.execution))
+            claim = fate.claim if isinstance(fate, Hopeless) else fate
+            if isinstance(claim, Claim):
+                self._held.add((claim.task_id, claim.execution))
             self._mailbox.post(lambda o=offer, f=fate: o.reply(f))  # type: ignore[misc]
 
-    def _claimed(self, batch: Sequence[Offer]) -> list[tuple[Offer, Fate | Refused]]:
+    def _claimed(self, batch: Sequence[Offer]) -> list[tuple[Offer, Fate | Hopeless | Refused]]:
         """Claim in one commit; what Postgres refuses is halved until the bad delivery stands alone."""
         incarnation = self._life.incarnation
         assert incarnation is not None  # noqa: S101 -- `_come_to_life` was here
@@ -275,6 +218,7 @@ class Clerk:
                 refused = continuations.bear(cursor, [offer.what for offer in batch], self._settings)
                 wanted = {offer.task_id: offer.token for offer in batch if offer.task_id not in refused}
                 fates = claims.claim(cursor, wanted, incarnation=incarnation, agent_id=self._life.identity.agent_id)
+                found = {task_id: self._judged(cursor, fate) for task_id, fate in fates.items()}
         except (RefusedData, LostRace) as error:
             if len(batch) > 1:
                 half = len(batch) // 2
@@ -282,7 +226,14 @@ class Clerk:
             if isinstance(error, LostRace):
                 return self._claimed(batch)
             return [(batch[0], Refused(str(error)))]
-        return [(o, Refused(refused[o.task_id]) if o.task_id in refused else fates[o.task_id]) for o in batch]
+        return [(o, Refused(refused[o.task_id]) if o.task_id in refused else found[o.task_id]) for o in batch]
+
+    def _judged(self, cursor: Cursor, fate: Fate) -> Fate | Hopeless:
+        """A claim of a work type that this agent does not know, and nobody has known for long, is hopeless."""
+        if not isinstance(fate, Claim) or fate.work_type in self._reader.celery_tasks:
+            return fate
+        within = self._settings.unknown_after
+        return fate if may_wait(cursor, fate.task_id, fate.work_type, within=within) else Hopeless(fate)
 
     def _condemn(self) -> None:
         while self._condemned:

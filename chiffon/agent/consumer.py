@@ -9,7 +9,8 @@ from celery.worker.consumer.consumer import Consumer
 from celery.worker.state import task_reserved
 
 from chiffon import __version__
-from chiffon.agent.clerk import Clerk, Condemned, Offer, Refused
+from chiffon.agent.clerk import Clerk
+from chiffon.agent.commands import Condemned, Hopeless, Offer, Refused
 from chiffon.agent.life import Identity, Life
 from chiffon.agent.mailbox import Mailbox
 from chiffon.agent.reading import Direct, Doorbell, Reader, Unrunnable, revived
@@ -121,12 +122,15 @@ class LedgerConsumer(Consumer):
         else:
             self.clerk.tell(Offer(what, lambda fate: self._on_fate(message, what, fate)))
 
-    def _on_fate(self, message: Any, what: Doorbell | Direct, fate: Fate | Refused) -> None:
+    def _on_fate(self, message: Any, what: Doorbell | Direct, fate: Fate | Hopeless | Refused) -> None:
         match fate:
             case Claim() if self._draining:
                 self._claimed(message, fate).give_back("the agent is ending")
             case Claim():
                 self._run(message, fate)
+            case Hopeless(claim):
+                why = f"no agent has known {claim.work_type} for {self.app.settings.unknown_after:g} s"
+                self._claimed(message, claim).condemn(why)
             case Refused():
                 self._refuse(message, str(fate))
             case Absent() if isinstance(what, Doorbell):
@@ -156,7 +160,9 @@ class LedgerConsumer(Consumer):
     def _run(self, message: Any, claim: Claim) -> None:
         if claim.work_type not in self.app.tasks:
             # A rolling deployment: an older agent meets newer work.
-            self._claimed(message, claim).give_back(f"{self.hostname} does not know {claim.work_type}", after=1.0)
+            self._claimed(message, claim).give_back(
+                f"{self.hostname} does not know {claim.work_type}", after=min(60.0, 2.0**claim.give_backs)
+            )
             return
         request = self._claimed(message, claim)
         if request.revoked():

@@ -65,7 +65,7 @@ def bear_condemned(cursor: Cursor, task: NewTask, reason: str, settings: Setting
 def write(cursor: Cursor, report: Report, *, reader: Reader, trace_id: str, parent: str, lease: float) -> list[Ring]:
     """Write down what an end sets off, in the commit that settles it; the rings that are the caller's."""
     for side in report.side_results:
-        results.store(cursor, task_id=side.task_id, status=side.status, result=side.result, traceback=side.traceback)
+        results.store(cursor, results.StoredResult(side.task_id, side.status, side.result, side.traceback))
     following = []
     for draft in report.drafts:
         try:
@@ -73,7 +73,7 @@ def write(cursor: Cursor, report: Report, *, reader: Reader, trace_id: str, pare
         except (InvalidInput, MalformedMessage) as error:
             log.error("continuation_refused", parent=parent, reason=str(error))
     for part in report.chord_parts:
-        if results.finish_part(cursor, part.group_id, part.task_id, part.status):
+        if results.finish_part(cursor, part.group_id, part.task_id, part.status, part.size):
             following.append(_release(part, trace_id, parent))
     if not following:
         return []

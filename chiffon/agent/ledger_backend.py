@@ -75,7 +75,12 @@ class LedgerBackend(PostgresBackend):
         if run is None or not run.ending:
             super().on_chord_part_return(request, state, result, **options)
         elif request.group and request.chord:
-            run.report.chord_parts.append(ChordPart(request.group, request.id, state, dict(request.chord)))
+            run.report.chord_parts.append(_part(request, state))
+
+
+def _part(request: Any, state: str) -> ChordPart:
+    callback = dict(request.chord)
+    return ChordPart(request.group, request.id, state, callback, callback.get("chord_size"))
 
 
 def keepable(result: Any, limit: int) -> str:

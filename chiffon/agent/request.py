@@ -15,7 +15,7 @@ from celery.utils.saferepr import saferepr
 from celery.worker import state
 from celery.worker.request import Request
 
-from chiffon.agent.clerk import Finished, Paid, Started
+from chiffon.agent.commands import Finished, Paid, Started
 from chiffon.agent.ledger_backend import work_error
 from chiffon.agent.run import Report, Run, running
 from chiffon.agent.trace import do_work
@@ -24,6 +24,7 @@ from chiffon.domain.verdicts import (
     Cancelled,
     Completed,
     Crashed,
+    DeadLettered,
     Failed,
     GivenBack,
     RetryLater,
@@ -50,6 +51,7 @@ class ClaimedRequest(Request):
         self._dead_letter = dead_letter
         self._connected = connected
         self._finished = False
+        self._already_revoked = False
         self._shown_result: str | None = None
         self._runtime: float | None = None
         self.on_settled: Callable[[], Any] = lambda: None
@@ -165,6 +167,10 @@ class ClaimedRequest(Request):
         """Let another agent have it, uncounted: the work has not begun."""
         error = WorkError("GivenBack", why, "chiffon")
         self._finish(GivenBack(error, started=self.time_start is not None, after=after))
+
+    def condemn(self, why: str) -> None:
+        """Nobody can run it."""
+        self._finish(DeadLettered(WorkError("UnknownWorkType", why, "chiffon")))
 
     def _announce_revoked(self, reason: str, terminated: bool, signum: Any, expired: bool) -> None:
         """Celery has sent the signal; the process's end will settle it."""

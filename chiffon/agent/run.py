@@ -39,12 +39,16 @@ class SideResult:
 
 @dataclass(frozen=True)
 class ChordPart:
-    """A part of a chord that has ended. ``callback``: the chord's body, as a signature's dict."""
+    """A part of a chord that has ended.
+
+    ``callback``: the chord's body, as a signature's dict. ``size``: how many parts there are, if the body says so.
+    """
 
     group_id: str
     task_id: str
     status: str
     callback: dict[str, Any]
+    size: int | None
 
 
 @dataclass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import signal
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -17,6 +18,10 @@ from chiffon.domain.context import WorkContext
 from chiffon.domain.errors import InvalidParameters
 from chiffon.domain.retry import Fail, Retry
 from chiffon.domain.work import WorkType
+
+
+_TERMINATED = -(256 - signal.SIGTERM)
+"""The exit code with which billiard leaves a run when its process is told to end (`billiard.common`)."""
 
 
 def seconds_until(when: Any) -> float:
@@ -48,6 +53,8 @@ class LedgerTask(CeleryTask):
         try:
             result = self.run(*args, **kwargs)
         except (SystemExit, KeyboardInterrupt, MemoryError) as error:
+            if isinstance(error, SystemExit) and error.code == _TERMINATED:
+                raise  # the pool wants this process gone
             # Celery would end the worker over any of these.
             run.ending = True
             raise ProcessKilled(f"the work raised {type(error).__name__}: {error}") from error
@@ -110,7 +117,8 @@ def as_celery_task(work_type: WorkType, settings: Settings) -> WorkTask:
         "time_limit": work_type.timeout or settings.default_timeout,
         "typing": False,
     }
-    return type("WorkTask", (WorkTask,), attributes)()
+    task: WorkTask = type("WorkTask", (WorkTask,), attributes)()
+    return task
 
 
 def _context(run: Run) -> WorkContext:

@@ -108,6 +108,7 @@ class Claim:
     max_retries: int | None
     retries: int
     crashes: int
+    give_backs: int
     attempts: int
 
 

@@ -76,7 +76,8 @@ def task(cursor: Cursor, task_id: str) -> TaskView | None:
     if row is None:
         return None
     cursor.execute(_EXECUTIONS, {"task_id": task_id})
-    return TaskView(*row, tuple(ExecutionView(*e) for e in cursor.fetchall()))
+    columns: list[Any] = [*row, tuple(ExecutionView(*e) for e in cursor.fetchall())]
+    return TaskView(*columns)
 
 
 def several(cursor: Cursor, task_ids: Sequence[str]) -> dict[str, TaskView]:

@@ -70,7 +70,7 @@ def celery_error_sql(error: str) -> str:
 _ENDS = ", ".join(f"'{state}'" for state in sorted(ENDS))
 
 # name: settle  -- running -> an end | retrying | pending, only for the execution that holds the claim
-# A cancel that was asked for takes the place of every way back to work; a result that is already there wins.
+# A cancel that was asked for takes the place of a failure and of every way back to work; a result that is there wins.
 # The last crash that is allowed takes the place of another run.
 _SETTLE = f"""
 WITH verdicts AS (
@@ -80,7 +80,7 @@ WITH verdicts AS (
     AS v (task_id, execution, goal, outcome, result, error, ran_for, after, withdrawn, dead_letter, children, meta)
 ), held AS (
   SELECT v.*, v.outcome = 'crashed' AS crashed,
-         CASE WHEN v.goal IN ('retrying', 'pending') AND t.cancel_requested_at IS NOT NULL THEN 'cancelled'
+         CASE WHEN v.goal IN ('retrying', 'pending', 'failed') AND t.cancel_requested_at IS NOT NULL THEN 'cancelled'
               WHEN v.outcome = 'crashed' AND t.crashes + 1 >= %(max_crashes)s THEN 'dead_lettered'
               ELSE v.goal END AS status
     FROM tasks t JOIN verdicts v USING (task_id)

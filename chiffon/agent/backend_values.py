@@ -1,0 +1,57 @@
+"""What Celery hands over to be kept, as the JSON text that the ledger takes; and back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from celery.utils.saferepr import saferepr
+from kombu.exceptions import EncodeError
+from kombu.serialization import dumps
+from kombu.utils.json import loads
+
+from chiffon.domain.errors import InvalidValue
+from chiffon.domain.values import parse
+
+
+def encoded(value: object) -> str:
+    """JSON text that the ledger can keep. kombu's own types (dates, UUIDs, decimals, bytes) are said as kombu does.
+
+    Raises:
+        EncodeError: there is none. It is the error that makes Celery record a FAILURE which says so.
+    """
+    text: str = dumps(value, serializer="json")[2]
+    try:
+        parse(text)  # Python's json lets through what jsonb refuses
+    except InvalidValue as error:
+        raise EncodeError(f"a result must be JSON that Postgres can keep, and this one is not: {error}") from error
+    return text
+
+
+def decoded(text: str | None) -> Any:
+    """The value that `encoded` was given, lists for tuples; None for None."""
+    return None if text is None else loads(text)
+
+
+def encodable(value: object) -> object:
+    """``value``, or words for it if it cannot be encoded: what only accompanies a result must not spoil it."""
+    try:
+        encoded(value)
+    except EncodeError:
+        return clean(saferepr(value))
+    return value
+
+
+def encoded_members(members: Mapping[str, Any]) -> str | None:
+    """JSON text of the members, words in the place of those that have none; None if there are no members."""
+    if not members:
+        return None
+    try:
+        return encoded(dict(members))
+    except EncodeError:
+        return encoded({clean(str(name)): encodable(value) for name, value in members.items()})
+
+
+def clean(text: str) -> str:
+    """Text that Postgres can keep: NUL and lone surrogates are written as escapes."""
+    return text.replace("\x00", "\\x00").encode("utf-8", "backslashreplace").decode()

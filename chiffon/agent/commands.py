@@ -1,0 +1,83 @@
+"""What the clerk is told, by any thread; each has an answer on the event loop, or needs none."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from chiffon.agent.reading import Direct, Doorbell
+from chiffon.agent.run import Report
+from chiffon.domain.errors import ChiffonError
+from chiffon.domain.tasks import Claim, Fate, NewTask
+from chiffon.ledger.settle import Fenced, Recorded, Settlement
+
+
+class Refused(ChiffonError):
+    """The ledger does not take a delivery's data: it is dead-lettered with this reason."""
+
+
+@dataclass(frozen=True)
+class Hopeless:
+    """A claimed task of a work type that no agent has known for long."""
+
+    claim: Claim
+
+
+@dataclass(frozen=True)
+class Offer:
+    """A delivery that may be run. ``reply`` is called on the event loop, with the claim's fate or why it is refused."""
+
+    what: Doorbell | Direct
+    reply: Callable[[Fate | Hopeless | Refused], None]
+    token: str = field(default_factory=lambda: str(uuid.uuid4()))
+
+    @property
+    def task_id(self) -> str:
+        """The task that it rings for."""
+        return self.what.task_id if isinstance(self.what, Doorbell) else self.what.task.task_id
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A run that is over. ``reply`` is called on the event loop, once the ledger has it."""
+
+    settlement: Settlement
+    report: Report
+    trace_id: str
+    reply: Callable[[Recorded | Fenced], None]
+
+    @property
+    def key(self) -> tuple[str, int]:
+        """The execution."""
+        return self.settlement.task_id, self.settlement.execution
+
+
+@dataclass(frozen=True)
+class Condemned:
+    """A direct message that nobody can run, and that was dead-lettered: for whoever waits, its task says so."""
+
+    task: NewTask
+    reason: str
+
+
+@dataclass(frozen=True)
+class Started:
+    """A run has begun, at this monotonic time."""
+
+    task_id: str
+    execution: int
+    at: float
+
+
+@dataclass(frozen=True)
+class Paid:
+    """The message of a task was rejected, and so dead-lettered, at this monotonic time."""
+
+    task_id: str
+    at: float
+    still_connected: Callable[[], bool]
+
+
+Command = Offer | Finished | Started | Paid | Condemned
+"""What the clerk can be told."""
