@@ -85,6 +85,12 @@ class Listener:
     a transaction pooler, which would swallow LISTEN. Durations are seconds.
     """
 
+    lock: threading.Lock
+    _waiting: dict[str, set[Subscription]]
+    _left_at: float
+    _thread: threading.Thread | None
+    _session: Any
+
     def __init__(self, url: str, *, reread: float = REREAD, linger: float = LINGER) -> None:
         self.url = url
         self.reread = reread
@@ -115,10 +121,10 @@ class Listener:
 
     def _begin(self) -> None:
         self.lock = threading.Lock()
-        self._waiting: dict[str, set[Subscription]] = {}
+        self._waiting = {}
         self._left_at = time.monotonic()
-        self._thread: threading.Thread | None = None
-        self._session: Any = None
+        self._thread = None
+        self._session = None
 
     def begin_again(self) -> None:
         """Forget, in a forked child, what is the parent's: its waiters, its thread, its lock and its session.
@@ -133,34 +139,32 @@ class Listener:
 
     def _run(self) -> None:
         pause = _SHORTEST_PAUSE
-        while self._is_wanted():
+        while True:
+            began = time.monotonic()
             try:
-                with self._listening() as session:
-                    pause = _SHORTEST_PAUSE
-                    self._tell_all()  # some may have ended before
-                    while self._is_wanted():
-                        self._tell(_heard(session))
+                self._listen()
+                return
             except LedgerUnavailable as error:
-                logger.warning("cannot listen for ends, trying again in %.2f s: %s", pause, error)
-            except Exception:  # waiters without a listener would wait for their next look, every time
-                logger.exception("the listener failed, trying again in %.2f s", pause)
-            else:
-                continue
+                logger.warning("cannot listen for the ends of tasks: %s", error)
+            except Exception:  # without a listener, every waiter would wait for its next look
+                logger.exception("the listener failed")
+            if time.monotonic() - began > _LONGEST_PAUSE:
+                pause = _SHORTEST_PAUSE
             time.sleep(pause)
             pause = min(pause * 2, _LONGEST_PAUSE)
+            if not self._is_wanted():
+                return
 
-    @contextlib.contextmanager
-    def _listening(self) -> Any:
-        session = open_session(self.url, "chiffon listener")
-        with contextlib.closing(session), translated():
+    def _listen(self) -> None:
+        """Wake waiters until nobody wants it any more."""
+        with contextlib.closing(open_session(self.url, "chiffon listener")) as session, translated():
             self._session = session
             session.autocommit = True
             with session.cursor() as cursor:
                 cursor.execute(f"LISTEN {CHANNEL}")
-            try:
-                yield session
-            finally:
-                self._session = None
+            self._tell_all()  # some may have ended before
+            while self._is_wanted():
+                self._tell(_heard(session))
 
     def _is_wanted(self) -> bool:
         """Whether to go on. Once it has said no the thread is forgotten, so that the next waiter starts another."""
@@ -178,7 +182,8 @@ class Listener:
 
     def _tell_all(self) -> None:
         with self.lock:
-            for subscription in set().union(*self._waiting.values()):
+            everybody: set[Subscription] = set().union(*self._waiting.values())
+            for subscription in everybody:
                 subscription.tell(subscription.task_ids)
 
 
