@@ -143,6 +143,18 @@ def settings() -> Settings:
     return Settings.from_environment()
 
 
+def validated_database_url(url: str) -> str:
+    """A database's URL that came another way than by the environment, checked and completed alike.
+
+    Raises:
+        SettingsError: it is none.
+    """
+    try:
+        return Settings(database_url=url).database_url
+    except ValidationError as problems:
+        raise SettingsError(problems.errors()[0]["msg"].removeprefix("Value error, ")) from None
+
+
 def _check_port(url: str) -> None:
     try:
         urlsplit(url).port  # noqa: B018  -- the property parses, and raises

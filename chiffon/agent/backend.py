@@ -46,7 +46,7 @@ _prepared: set[str] = set()
 """The URLs at which this process, or the one it was forked from, has found the schema that it needs."""
 
 
-class PostgresBackend(Waiting, Chords, Backend):  # type: ignore[misc]  # Celery has no types
+class PostgresBackend(Waiting, Chords, Backend):
     """States, results, groups and chords in Postgres: one upsert a write, woken instead of polling, JSON only.
 
     Safe to share between threads and after a fork. Instances with the same URL share one pool a process.
@@ -242,7 +242,7 @@ class PostgresBackend(Waiting, Chords, Backend):  # type: ignore[misc]  # Celery
             "status": row.status,
             "result": decoded(row.result),
             "traceback": row.traceback,
-            "children": decoded(row.children) or [],
+            "children": decoded(row.children),
             "date_done": row.date_done and row.date_done.isoformat(),
         }
         found: Meta = self.meta_from_decoded(meta)
@@ -273,5 +273,5 @@ def _urls(given: str | None) -> tuple[str, str]:
             return settings().database_url, settings().direct_url
         url = validated_database_url(given)
     except SettingsError as error:
-        raise ImproperlyConfigured(str(error)) from None
+        raise ImproperlyConfigured(f"the result backend's database: {error}") from None
     return url, url

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from functools import partial
 from typing import Any
 
@@ -137,7 +137,7 @@ class Waiting:
         deadline: float | None,
         interval: float | None,
         on_interval: Callable[[], Any] | None,
-    ) -> Iterator[frozenset[str]]:
+    ) -> Generator[frozenset[str], None, None]:
         """Yield the ids that are worth reading: all, all again once it listens, then those of which there is news."""
         yield frozenset(missing)
         if _left(deadline) <= 0:

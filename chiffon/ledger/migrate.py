@@ -35,6 +35,15 @@ def upgrade(url: str, revision: str = "head") -> None:
     _run(url, lambda config: command.upgrade(config, revision))
 
 
+def make_if_empty(url: str) -> None:
+    """Give a database that has no schema of ours the newest, and leave every other as it is. Raises LedgerUnavailable.
+
+    Two at once are no harm: the second waits, and finds the work done.
+    """
+    if status(url).current is None:
+        upgrade(url)
+
+
 def downgrade(url: str, revision: str = "base") -> None:
     """Take the ledger at ``url`` back to ``revision``, dropping what came later. Raises LedgerUnavailable."""
     _run(url, lambda config: command.downgrade(config, revision))
