@@ -20,7 +20,7 @@ from chiffon.agent.run import Report
 from chiffon.config import Settings
 from chiffon.dispatch.ring import Ringer
 from chiffon.domain.errors import LedgerUnavailable
-from chiffon.domain.tasks import Claim, Fate, Ring
+from chiffon.domain.tasks import Claim, Fate, NotDue, Ring
 from chiffon.domain.verdicts import Failed, WorkError
 from chiffon.ledger import claims
 from chiffon.ledger.accept import LostRace
@@ -215,10 +215,11 @@ class Clerk:
         assert incarnation is not None  # noqa: S101 -- `_come_to_life` was here
         try:
             with self._life.transaction() as cursor:
-                refused = continuations.bear(cursor, [offer.what for offer in batch], self._settings)
-                wanted = {offer.task_id: offer.token for offer in batch if offer.task_id not in refused}
+                refused, rings = continuations.bear(cursor, [offer.what for offer in batch], self._settings)
+                wanted = {o.task_id: o.token for o in batch if o.task_id not in refused and o.task_id not in rings}
                 fates = claims.claim(cursor, wanted, incarnation=incarnation, agent_id=self._life.identity.agent_id)
                 found = {task_id: self._judged(cursor, fate) for task_id, fate in fates.items()}
+            self._ringer.ring(rings.values())
         except (RefusedData, LostRace) as error:
             if len(batch) > 1:
                 half = len(batch) // 2
@@ -226,7 +227,10 @@ class Clerk:
             if isinstance(error, LostRace):
                 return self._claimed(batch)
             return [(batch[0], Refused(str(error)))]
-        return [(o, Refused(refused[o.task_id]) if o.task_id in refused else found[o.task_id]) for o in batch]
+        answers: dict[str, Fate | Hopeless | Refused] = {**found}
+        answers |= {task_id: NotDue(task_id) for task_id in rings}
+        answers |= {task_id: Refused(why) for task_id, why in refused.items()}
+        return [(offer, answers[offer.task_id]) for offer in batch]
 
     def _judged(self, cursor: Cursor, fate: Fate) -> Fate | Hopeless:
         """A claim of a work type that this agent does not know, and nobody has known for long, is hopeless."""

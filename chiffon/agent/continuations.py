@@ -27,17 +27,24 @@ RELEASE_CHORD = "chiffon.release_chord"
 """The work type that goes on with a chord's body once its header is complete."""
 
 
-def bear(cursor: Cursor, deliveries: Sequence[Doorbell | Direct], settings: Settings) -> dict[str, str]:
-    """Write down what was published directly, before it is claimed; by task id, why some of it is refused.
+def bear(
+    cursor: Cursor, deliveries: Sequence[Doorbell | Direct], settings: Settings
+) -> tuple[dict[str, str], dict[str, Ring]]:
+    """Write down what was published directly, before it is claimed.
 
     No two deliveries of one task or request_id. Raises LostRace, RefusedData.
+
+    Returns:
+        By task id, why some of it is refused; and the rings of what is not to be claimed now: a message without any
+        id, delivered again, would be taken for another, so it is acknowledged once its row is there, and rung anew.
     """
-    born = [delivery.task for delivery in deliveries if isinstance(delivery, Direct)]
-    if not born:
-        return {}
+    direct = [delivery for delivery in deliveries if isinstance(delivery, Direct)]
+    if not direct:
+        return {}, {}
+    born = [delivery.task for delivery in direct]
     refused = {}
     # The lease is long: the message is here, and if this agent dies it is delivered again.
-    fates, _ = accept(cursor, born, lease=settings.ring_lease * 4)
+    fates, pending = accept(cursor, born, lease=settings.ring_lease * 4)
     for task, fate in zip(born, fates, strict=True):
         match fate:
             case Duplicate(first) if first != task.task_id:
@@ -51,7 +58,7 @@ def bear(cursor: Cursor, deliveries: Sequence[Doorbell | Direct], settings: Sett
                 log.warning("message_differs_from_row", task_id=task_id)
             case Accepted() | Duplicate():
                 pass
-    return refused
+    return refused, {d.task.task_id: first_ring(d.task) for d in direct if d.anonymous and d.task.task_id in pending}
 
 
 def bear_condemned(cursor: Cursor, task: NewTask, reason: str, settings: Settings) -> None:

@@ -19,7 +19,6 @@ from chiffon.domain.errors import InvalidParameters
 from chiffon.domain.retry import Fail, Retry
 from chiffon.domain.work import WorkType
 
-
 _TERMINATED = -(256 - signal.SIGTERM)
 """The exit code with which billiard leaves a run when its process is told to end (`billiard.common`)."""
 

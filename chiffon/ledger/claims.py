@@ -10,7 +10,8 @@ from chiffon.domain.tasks import Absent, Claim, Fate, HeldElsewhere, NotDue, Set
 from chiffon.ledger.connect import Cursor
 
 _CLAIM_COLUMNS = """t.task_id, t.execution, t.request_id, t.trace_id, t.work_type, t.queue, t.priority, t.parameters,
-  t.arguments, t.canvas, t.fingerprint, t.timeout, t.soft_timeout, t.max_retries, t.retries, t.crashes, t.attempts"""
+  t.arguments, t.canvas, t.fingerprint, t.timeout, t.soft_timeout, t.max_retries, t.retries, t.crashes, t.give_backs,
+  t.attempts"""
 
 # name: claim  -- pending | queued | retrying (when due) -> running, by this incarnation
 # The rows are locked in the order of their ids, so that agents who race for the same ones cannot deadlock; what a
