@@ -23,12 +23,18 @@ class Page:
 
 def find_task(ledger: Ledger, task_id: str) -> TaskView:
     """A task with its result and executions. Raises TaskNotFound, LedgerUnavailable."""
-    if is_task_id(task_id):
-        with ledger.transaction() as cursor:
-            found = queries.task(cursor, task_id)
-        if found is not None:
-            return found
-    raise TaskNotFound(f"there is no task {task_id!a}")
+    check_task_id(task_id)
+    with ledger.transaction() as cursor:
+        found = queries.task(cursor, task_id)
+    if found is None:
+        raise TaskNotFound(f"there is no task {task_id}")
+    return found
+
+
+def check_task_id(task_id: str) -> None:
+    """Raise TaskNotFound for a text that names no task: nobody has to ask Postgres, which would not take it."""
+    if not is_task_id(task_id):
+        raise TaskNotFound(f"there is no task {task_id!a}")
 
 
 def find_tasks(ledger: Ledger, wanted: TaskFilter, *, limit: int) -> Page:

@@ -7,11 +7,15 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import structlog
+
 from chiffon.dispatch.broker import asking
 from chiffon.dispatch.ring import Ringer, RingerState
 from chiffon.domain.errors import BrokerUnavailable
 from chiffon.ledger import migrate
 from chiffon.ledger.connect import Ledger
+
+log = structlog.get_logger(__name__)
 
 _PATIENCE = 2.0  # seconds for each answer of the broker
 _FRESH = 5.0  # seconds for which a look at the broker counts
@@ -19,10 +23,15 @@ _FRESH = 5.0  # seconds for which a look at the broker counts
 
 @dataclass(frozen=True)
 class Readiness:
-    """Work is taken in. ``broker_problem``: why nothing moves meanwhile, None when all is well."""
+    """Work is taken in. ``problem``: why it waits meanwhile, None when all is well; for anybody to read.
 
-    broker_problem: str | None
-    ringer: RingerState
+    ``broker``: ok, unreachable, or blocked (it takes no messages). ``ringer``: idle (nothing was rung in this process
+    yet), connected, waiting (for the broker) or dead (the next dispatch revives it).
+    """
+
+    broker: str
+    ringer: str
+    problem: str | None
 
 
 class SchemaGuard:
@@ -58,8 +67,10 @@ class BrokerProbe:
         """Why it does not answer; None when it does."""
         with self._lock:
             if self._looked_at is None or self._clock() - self._looked_at >= _FRESH:
-                self._problem = self._look()
-                self._looked_at = self._clock()
+                problem = self._look()
+                if problem is not None and self._problem is None:
+                    log.warning("broker_unavailable", reason=problem)
+                self._problem, self._looked_at = problem, self._clock()
             return self._problem
 
     def _look(self) -> str | None:
@@ -78,9 +89,17 @@ def look_at_health(schema: SchemaGuard, probe: BrokerProbe, ringer: Ringer) -> R
     """
     schema.check_again()
     state = ringer.state()
-    problem = probe.problem()
-    if problem is None and state.blocked:
-        problem = "RabbitMQ takes no messages: a memory or disk alarm"
-    if problem is None and not state.alive:
-        problem = state.detail
-    return Readiness(problem, state)
+    rings = _in_a_word(state)
+    if probe.problem() is not None:
+        return Readiness("unreachable", rings, "RabbitMQ does not answer: accepted work is safe, and waits for it")
+    if state.blocked:
+        return Readiness("blocked", rings, "RabbitMQ has a memory or disk alarm: accepted work is safe, and waits")
+    return Readiness("ok", rings, None if state.alive else state.detail)
+
+
+def _in_a_word(state: RingerState) -> str:
+    if not state.alive:
+        return "dead"
+    if state.connected:
+        return "connected"
+    return "waiting" if state.detail.startswith("RabbitMQ") else "idle"

@@ -8,6 +8,7 @@ from typing import Any
 
 from chiffon.dispatch.ring import Ringer
 from chiffon.dispatch.submit import refusal, submit_all
+from chiffon.dispatch.wait import Waiter
 from chiffon.domain.errors import ChiffonError, LedgerUnavailable, OutcomeUnknown
 from chiffon.domain.states import State
 from chiffon.domain.tasks import Acceptance, Accepted, Duplicate, IdTaken, KeyReused, NewTask
@@ -48,6 +49,15 @@ def place(ledger: Ledger, ringer: Ringer, tasks: Sequence[NewTask], *, lease: fl
     fresh = [task for task, fate in zip(tasks, fates, strict=True) if isinstance(fate, Accepted)]
     earlier = _look_up(ledger, {fate.task_id for fate in fates if isinstance(fate, Duplicate)}, fresh)
     return [_answer(task, fate, rung, earlier) for task, fate in zip(tasks, fates, strict=True)]
+
+
+def at_its_end(waiter: Waiter, placed: Placed, *, seconds: float) -> Placed:
+    """The task once it has ended, or as it stands after ``seconds``. What is accepted stays so if nobody can look."""
+    try:
+        view = waiter.wait(placed.task_id, seconds)
+    except LedgerUnavailable:
+        return placed
+    return shown(view, duplicate=placed.duplicate) if view is not None else placed
 
 
 def shown(view: TaskView, *, duplicate: bool) -> Placed:
