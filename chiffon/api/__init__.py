@@ -1,0 +1,1 @@
+"""HTTP, and the only room with Flask: it reads requests, asks the use cases, and words the answers."""

@@ -1,0 +1,90 @@
+"""One decorator a view: it reads what the view takes, writes what it gives, and keeps both for the OpenAPI."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import wraps
+from typing import Any
+
+from flask import Response
+from pydantic import BaseModel
+
+from chiffon.api.kinds import SCHEMA_BEHIND, Kind
+from chiffon.api.parts import parts
+from chiffon.api.reading import read_body, read_query
+
+View = Callable[..., "Reply"]
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What a view answers."""
+
+    body: BaseModel
+    status: int = 200
+    headers: Mapping[str, str] | None = None
+
+
+@dataclass(frozen=True)
+class Header:
+    """A request header that the operation reads."""
+
+    name: str
+    description: str
+    schema: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Operation:
+    """What the OpenAPI says of a view.
+
+    ``gives``: by status, the model and what it means. ``problems``: its own, beside those of every operation with such
+    inputs. ``is_open``: it asks for no key, and takes any query.
+    """
+
+    gives: Mapping[int, tuple[type[BaseModel], str]]
+    body: type[BaseModel] | None = None
+    query: type[BaseModel] | None = None
+    headers: tuple[Header, ...] = ()
+    answer_headers: Mapping[int, Mapping[str, str]] | None = None
+    problems: tuple[Kind, ...] = ()
+    is_open: bool = False
+
+    @property
+    def asks_the_ledger(self) -> bool:
+        """Whether it needs a ledger whose schema is current."""
+        return SCHEMA_BEHIND in self.problems and not self.is_open
+
+
+class _NoQuery(BaseModel):
+    """No query parameters at all."""
+
+    model_config = {"extra": "forbid"}
+
+
+def operation(about: Operation) -> Callable[[View], Callable[..., Response]]:
+    """Make a view of a function that takes ``body`` and ``query`` as their models and returns a Reply."""
+
+    def decorate(view: View) -> Callable[..., Response]:
+        @wraps(view)
+        def read_ask_and_answer(**arguments: Any) -> Response:
+            if about.query is not None:
+                arguments["query"] = read_query(about.query)
+            elif not about.is_open:
+                read_query(_NoQuery)
+            if about.body is not None:
+                arguments["body"] = read_body(about.body)
+            if about.asks_the_ledger:
+                parts().schema.check()
+            return _written(view(**arguments))
+
+        read_ask_and_answer.operation = about  # type: ignore[attr-defined]
+        return read_ask_and_answer
+
+    return decorate
+
+
+def _written(reply: Reply) -> Response:
+    text = reply.body.model_dump_json(by_alias=True)
+    return Response(text, reply.status, dict(reply.headers or {}), content_type="application/json")
