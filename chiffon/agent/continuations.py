@@ -72,7 +72,7 @@ def bear_condemned(cursor: Cursor, task: NewTask, reason: str, settings: Setting
 def write(cursor: Cursor, report: Report, *, reader: Reader, trace_id: str, parent: str, lease: float) -> list[Ring]:
     """Write down what an end sets off, in the commit that settles it; the rings that are the caller's."""
     for side in report.side_results:
-        results.store(cursor, results.StoredResult(side.task_id, side.status, side.result, side.traceback))
+        results.store(cursor, side)
     following = []
     for draft in report.drafts:
         try:

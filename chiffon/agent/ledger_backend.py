@@ -7,18 +7,15 @@ from typing import Any
 from celery import states
 from celery.exceptions import SoftTimeLimitExceeded, TimeLimitExceeded
 from kombu.exceptions import EncodeError
-from kombu.utils.json import dumps
 
 from chiffon.agent.backend import PostgresBackend
-from chiffon.agent.run import ChordPart, Run, SideResult, current
+from chiffon.agent.run import ChordPart, Run, current
 from chiffon.agent.task import ProcessKilled, Unfit
 from chiffon.domain.errors import InvalidInput
-from chiffon.domain.values import check_value, parse
+from chiffon.domain.values import check_value
 from chiffon.domain.verdicts import Completed, Crashed, DeadLettered, Failed, RetryLater, TimedOut, Verdict, WorkError
 
 _TRACEBACK_LIMIT = 20_000
-_SUSPICIOUS = ("NaN", "Infinity", "\\u0000", "\\ud")
-"""What JSON text has in it when it has values that the ledger cannot keep; and sometimes when it has not."""
 
 
 class LedgerBackend(PostgresBackend):
@@ -32,8 +29,12 @@ class LedgerBackend(PostgresBackend):
         if run is None:
             super().mark_as_done(task_id, result, request=request, store_result=store_result, state=state)
             return
-        run.report.verdict = Completed(keepable(result, self.app.settings.max_result))
-        run.report.children = [child.as_tuple() for child in self.current_task_children(request) or ()]
+        kept = self._stored(task_id, result, state, None, request)
+        size, limit = len(kept.result or ""), self.app.settings.max_result
+        if size > limit:
+            raise EncodeError(f"the result has {size} bytes, more than CHIFFON_MAX_RESULT ({limit})")
+        run.report.verdict = Completed(kept.result or "null")
+        run.report.children, run.report.meta = kept.children, kept.meta
         if request is not None and request.chord:
             self.on_chord_part_return(request, state, result)
 
@@ -64,9 +65,12 @@ class LedgerBackend(PostgresBackend):
         run = current()
         if run is None or not run.ending:
             return super().store_result(task_id, result, state, traceback=traceback, request=request, **options)
-        if task_id != run.task_id:
-            told = self.prepare_exception(result) if state in states.EXCEPTION_STATES else result
-            run.report.side_results.append(SideResult(task_id, state, dumps(told), _cut(traceback)))
+        told = self.encode_result(result, state)
+        kept = self._stored(task_id, told, state, traceback, request)
+        if task_id == run.task_id:
+            run.report.children, run.report.meta = kept.children, kept.meta
+        else:
+            run.report.side_results.append(kept)
         return result
 
     def on_chord_part_return(self, request: Any, state: str, result: Any, **options: Any) -> None:
@@ -81,22 +85,6 @@ class LedgerBackend(PostgresBackend):
 def _part(request: Any, state: str) -> ChordPart:
     callback = dict(request.chord)
     return ChordPart(request.group, request.id, state, callback, callback.get("chord_size"))
-
-
-def keepable(result: Any, limit: int) -> str:
-    """A result as JSON text that the ledger can keep. Raises EncodeError, saying what is wrong with it."""
-    try:
-        text = dumps(result)
-    except (TypeError, ValueError, RecursionError) as error:
-        raise EncodeError(f"the result is no JSON: {error}") from error
-    if len(text) > limit:
-        raise EncodeError(f"the result has {len(text)} bytes, more than CHIFFON_MAX_RESULT ({limit})")
-    if any(sign in text for sign in _SUSPICIOUS):
-        try:
-            parse(text)
-        except InvalidInput as error:
-            raise EncodeError(f"the result cannot be kept: {error}") from error
-    return str(text)
 
 
 def work_error(exc: Any, traceback: Any = None) -> WorkError:

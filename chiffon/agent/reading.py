@@ -6,6 +6,7 @@ Stock Celery acknowledges what it cannot decode, and so loses it, and ends the w
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -84,6 +85,10 @@ class Reader:
         Raises InvalidInput if its form does not fit.
         """
         task = self._task(draft.headers, draft.arguments, draft.parameters, draft.embed, draft.priority)
+        if task.work_type in self.work_types:
+            with suppress(InvalidInput):  # else it is dead-lettered when it is run, and says why
+                bound = self.work_types.get(task.work_type).bind(task.arguments, task.parameters)
+                task = replace(task, arguments=[], parameters=bound)
         return replace(
             task,
             trace_id=trace_id,

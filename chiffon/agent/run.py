@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from chiffon.domain.verdicts import Verdict
+from chiffon.ledger.results import StoredResult
 
 
 @dataclass(frozen=True)
@@ -25,16 +26,6 @@ class Draft:
     embed: dict[str, Any]
     priority: int | None
     routing_key: str | None
-
-
-@dataclass(frozen=True)
-class SideResult:
-    """A result that this run decides for another task: the rest of a chain that will not run."""
-
-    task_id: str
-    status: str
-    result: str
-    traceback: str | None
 
 
 @dataclass(frozen=True)
@@ -53,15 +44,19 @@ class ChordPart:
 
 @dataclass
 class Report:
-    """What a run has to say, in one piece that can be sent between processes. ``shown``: the result's repr."""
+    """What a run has to say, in one piece that can be sent between processes.
+
+    ``shown``: the result's repr. ``children``, ``meta``: what Celery keeps beside a result, as JSON text.
+    ``side_results``: results that the run decides for other tasks: the rest of a chain that will not run.
+    """
 
     verdict: Verdict | None = None
     runtime: float | None = None
     shown: str | None = None
-    children: list[Any] | None = None
-    meta: dict[str, Any] | None = None
+    children: str | None = None
+    meta: str | None = None
     drafts: list[Draft] = field(default_factory=list)
-    side_results: list[SideResult] = field(default_factory=list)
+    side_results: list[StoredResult] = field(default_factory=list)
     chord_parts: list[ChordPart] = field(default_factory=list)
 
 

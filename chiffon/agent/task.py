@@ -72,13 +72,13 @@ class WorkTask(LedgerTask):
     abstract = True
     work_type: WorkType
 
-    def run(self, **parameters: Any) -> Any:
+    def run(self, *arguments: Any, **parameters: Any) -> Any:
         """Run the work. Raises what it raises, and Celery's Retry where the policy has another run to give."""
         run = current()
         if run is None:
             raise RuntimeError(f"{self.name} is run by an agent: dispatch it, or call the function itself")
         try:
-            return self.work_type.call(parameters, _context(run))
+            return self.work_type.call(self.work_type.bind(list(arguments), parameters), _context(run))
         except InvalidParameters as error:
             raise Unfit(str(error)) from error
         except (Fail, Ignore, Reject, CeleryRetry):

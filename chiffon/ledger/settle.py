@@ -28,16 +28,16 @@ from chiffon.ledger.effects import TAIL, wake
 class Settlement:
     """One execution's verdict. ``ran_for``: seconds since it started, None if it never did.
 
-    ``children`` and ``meta`` are what Celery keeps beside a result. ``dead_letter``: whether a failure's message
-    belongs in ``dlx_queue``.
+    ``children`` and ``meta`` are what Celery keeps beside a result, as JSON text. ``dead_letter``: whether
+    the message of a failure belongs in ``dlx_queue``.
     """
 
     task_id: str
     execution: int
     verdict: Verdict
     ran_for: float | None = None
-    children: list[Any] | None = None
-    meta: dict[str, Any] | None = None
+    children: str | None = None
+    meta: str | None = None
     dead_letter: bool = True
 
 
@@ -70,7 +70,7 @@ def celery_error_sql(error: str) -> str:
 _ENDS = ", ".join(f"'{state}'" for state in sorted(ENDS))
 
 # name: settle  -- running -> an end | retrying | pending, only for the execution that holds the claim
-# A cancel that was asked for takes the place of a failure and of every way back to work; a result that is there wins.
+# A cancel that was asked for takes the place of a failure and of every way back to work; a result wins.
 # The last crash that is allowed takes the place of another run.
 _SETTLE = f"""
 WITH verdicts AS (
@@ -80,7 +80,7 @@ WITH verdicts AS (
     AS v (task_id, execution, goal, outcome, result, error, ran_for, after, withdrawn, dead_letter, children, meta)
 ), held AS (
   SELECT v.*, v.outcome = 'crashed' AS crashed,
-         CASE WHEN v.goal IN ('retrying', 'pending', 'failed') AND t.cancel_requested_at IS NOT NULL THEN 'cancelled'
+         CASE WHEN t.cancel_requested_at IS NOT NULL AND v.goal IN ('retrying', 'pending', 'failed') THEN 'cancelled'
               WHEN v.outcome = 'crashed' AND t.crashes + 1 >= %(max_crashes)s THEN 'dead_lettered'
               ELSE v.goal END AS status
     FROM tasks t JOIN verdicts v USING (task_id)
@@ -215,8 +215,8 @@ def _columns(settlements: Sequence[Settlement]) -> dict[str, list[Any]]:
         "after": [p.after for p in plans],
         "withdrawn": [p.withdrawn for p in plans],
         "dead_letters": [s.dead_letter for s in settlements],
-        "children": [_json(s.children) for s in settlements],
-        "metas": [_json(s.meta) for s in settlements],
+        "children": [s.children for s in settlements],
+        "metas": [s.meta for s in settlements],
     }
 
 
@@ -226,7 +226,3 @@ def error_json(error: WorkError | None) -> str | None:
         return None
     members = {name: getattr(error, name) for name in error.__dataclass_fields__}
     return canonical({name: value for name, value in members.items() if value is not None})
-
-
-def _json(value: object) -> str | None:
-    return None if value is None else canonical(value)
