@@ -11,7 +11,8 @@ NAMESPACE = uuid.UUID("6b1cf0a5-2b5e-5c8e-9b65-0c5f0f0f9d43")
 """The namespace of every id that Chiffon derives (UUIDv5, RFC 9562 section 5.5)."""
 
 _TRACE = re.compile(r"[0-9a-f]{32}")
-_TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}(-.*)?")
+# Version ff is forbidden, a parent of zeros invalid, and only a version after 00 may say more.
+_TRACEPARENT = re.compile(r"(?!ff)(?!00.{53}-)[0-9a-f]{2}-([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-.*)?")
 MAX_TASK_ID = 255
 MAX_REQUEST_ID = 200
 
