@@ -37,6 +37,7 @@ def configure(settings: Settings, *, level: str | int | None = None, stream: Tex
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(settings.log_level if level is None else level)
+    logging.getLogger("alembic").setLevel(logging.WARNING)  # it tells of its plugins
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,

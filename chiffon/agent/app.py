@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import os
+import sys
 from typing import Any
 
 from celery import Celery
@@ -36,6 +38,8 @@ def create_app(chosen: Settings | None = None) -> ChiffonCelery:
         WorkersNotFound: the package that holds the work is not on the path.
     """
     chosen = chosen or settings()
+    if "" not in sys.path and (here := os.getcwd()) not in sys.path:
+        sys.path.insert(0, here)  # Celery's command line takes it away again before it asks for the application
     application = ChiffonCelery("chiffon")
     application.settings = chosen
     if importlib.util.find_spec(CONFIGURATION) is not None:

@@ -19,7 +19,7 @@ from chiffon.agent.reading import Direct, Reader
 from chiffon.agent.run import Report
 from chiffon.config import Settings
 from chiffon.dispatch.ring import Ringer
-from chiffon.domain.errors import LedgerUnavailable
+from chiffon.domain.errors import LedgerUnavailable, SchemaBehind
 from chiffon.domain.tasks import Claim, Fate, NotDue, Ring
 from chiffon.domain.verdicts import Failed, WorkError
 from chiffon.ledger import claims
@@ -85,7 +85,7 @@ class Clerk:
                 if not self._life.alive:
                     self._come_to_life()
                 self._work()
-            except LedgerUnavailable as error:
+            except (LedgerUnavailable, SchemaBehind) as error:
                 log.warning("agent_waits_for_ledger", reason=str(error), finished=len(self._finished))
                 time.sleep(TICK)
             except Exception:  # nothing on the wire or in the ledger may end the agent

@@ -15,7 +15,7 @@ from typing import Any
 import structlog
 
 from chiffon.domain.errors import LedgerUnavailable
-from chiffon.ledger import agents
+from chiffon.ledger import agents, migrate
 from chiffon.ledger.connect import Cursor, open_session, session_transaction
 
 log = structlog.get_logger(__name__)
@@ -49,6 +49,7 @@ class Life:
         session = open_session(self._url, f"chiffon agent {self.identity.agent_id}")
         try:
             with session_transaction(session) as cursor:
+                migrate.require_current(cursor)
                 held = self._register(cursor) if self.incarnation is None else self._rejoin(cursor, self.incarnation)
         except BaseException:
             session.close()

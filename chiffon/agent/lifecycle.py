@@ -1,4 +1,4 @@
-"""What the worker's own signals set in motion: logs, and a refusal of pools that cannot keep the guarantees."""
+"""What the worker's own signals set in motion: logs, and refusals of what cannot keep the guarantees."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import logging
 from typing import Any
 
 from celery import signals
-from celery.exceptions import ImproperlyConfigured
 
 from chiffon.config import settings
+from chiffon.domain.errors import LedgerUnavailable, SchemaBehind
+from chiffon.ledger import migrate
+from chiffon.ledger.connect import Ledger
 from chiffon.logs import configure
 
 GREEN = ("gevent", "eventlet")
@@ -21,11 +23,30 @@ def set_up_logging(loglevel: Any = None, **_: Any) -> None:
     configure(settings(), level=min(ours, loglevel) if isinstance(loglevel, int) else ours)
 
 
+# Celery logs what a receiver raises, and goes on; but for SystemExit.
+
+
 @signals.celeryd_init.connect
-def refuse_green_pools(instance: Any = None, conf: Any = None, **_: Any) -> None:
+def refuse_green_pools(instance: Any = None, options: Any = None, **_: Any) -> None:
     """gevent and eventlet cannot kill a run that is over its limit, and psycopg2 blocks them."""
-    pool = str(getattr(instance, "pool_cls", "") or "")
+    pool = str((options or {}).get("pool") or getattr(instance, "pool_cls", ""))
     if any(green in pool for green in GREEN):
-        raise ImproperlyConfigured(
-            f"the pool {pool!r} cannot stop a run, and Postgres' driver blocks it: use -P prefork, or -P threads"
+        raise SystemExit(
+            "chiffon: this pool cannot stop a run that is over its limit, and Postgres' driver blocks it: "
+            "use -P prefork, or -P threads"
         )
+
+
+@signals.celeryd_init.connect
+def refuse_another_schema(**_: Any) -> None:
+    """An agent that does not know the ledger's tables must not write to them. One that cannot reach them waits."""
+    ledger = Ledger(settings().database_url, pool_size=1)
+    try:
+        with ledger.transaction() as cursor:
+            migrate.require_current(cursor)
+    except SchemaBehind as error:
+        raise SystemExit(f"chiffon: {error}") from None
+    except LedgerUnavailable as error:
+        logging.getLogger(__name__).warning("the ledger does not answer yet: %s", error)
+    finally:
+        ledger.close()
