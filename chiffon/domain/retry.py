@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+LONGEST_WAIT = 10 * 365 * 86_400.0
+"""Seconds. Beyond the year 9999 no Python client can read a moment, and one such row spoils every list it is in."""
+
 
 class Retry(Exception):
-    """Raised by work to be run again. ``after``: seconds to wait, >= 0; None leaves it to the policy."""
+    """Raised by work to be run again.
+
+    ``after``: seconds to wait, from 0 to ten years; None leaves it to the policy.
+    """
 
     def __init__(self, message: str = "the work asked to be run again", *, after: float | None = None) -> None:
-        if after is not None and after < 0:
-            raise ValueError(f"after must not be negative, not {after}")
+        if after is not None and not 0 <= after <= LONGEST_WAIT:
+            raise ValueError(f"after must be between 0 seconds and ten years, not {after}")
         super().__init__(message)
         self.after = after
 
