@@ -38,7 +38,7 @@ def test_a_completed_task_goes_nowhere() -> None:
 
 
 def test_the_other_ends_lead_back_to_pending_alone_by_a_replay() -> None:
-    assert REPLAYABLE == ENDS - {State.COMPLETED}
+    assert ENDS - {State.COMPLETED} == REPLAYABLE
     assert all(STEPS[end] == {State.PENDING} for end in REPLAYABLE)
 
 
