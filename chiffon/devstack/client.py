@@ -15,6 +15,9 @@ from chiffon.devstack.programs import Access
 Task: TypeAlias = dict[str, Any]
 """A task as `GET /tasks/{task_id}` shows it."""
 
+Letter: TypeAlias = dict[str, Any]
+"""A dead letter as `GET /dead-letters` lists it."""
+
 T = TypeVar("T")
 
 ENDS = {"completed", "failed", "cancelled", "timed_out", "expired", "dead_lettered"}
@@ -43,18 +46,18 @@ class ApiClient:
 
         return _wait_for(f"task {task_id} to end", ended)
 
-    def wait_for_dead_letter(self, task_id: str) -> str:
-        """Return the id of the task's dead letter once there is one."""
+    def wait_for_dead_letter(self, task_id: str, *, after: Letter | None = None) -> Letter:
+        """Return the task's dead letter once there is one, which is not the one ``after`` which it comes."""
 
-        def found() -> str | None:
+        def found() -> Letter | None:
             letters = self._call("GET", "/dead-letters", 200)["items"]
-            return next((str(letter["id"]) for letter in letters if letter["task_id"] == task_id), None)
+            return next((letter for letter in letters if letter["task_id"] == task_id and letter != after), None)
 
         return _wait_for(f"the dead letter of task {task_id}", found)
 
-    def replay_dead_letter(self, letter: str) -> None:
+    def replay_dead_letter(self, letter: Letter) -> None:
         """Have the work of a dead letter done again."""
-        self._call("POST", "/dead-letters/replay", 202, {"ids": [letter]})
+        self._call("POST", "/dead-letters/replay", 202, {"ids": [letter["id"]]})
 
     def _call(self, method: str, path: str, expected: int, body: Mapping[str, Any] | None = None) -> Any:
         try:

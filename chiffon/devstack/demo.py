@@ -142,7 +142,7 @@ def replay(client: ApiClient, task: Task) -> Task:
     letter = client.wait_for_dead_letter(task["task_id"])
     client.replay_dead_letter(letter)
     again = client.wait_for_end(task["task_id"], executions=len(task["executions"]) + 1)
-    client.wait_for_dead_letter(task["task_id"])
+    client.wait_for_dead_letter(task["task_id"], after=letter)
     return again
 
 

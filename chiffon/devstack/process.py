@@ -16,7 +16,7 @@ import psutil
 from chiffon.devstack.errors import ProcessFailed
 from chiffon.devstack.guardian import lives
 
-TAIL_LINES = 15
+TAIL_LINES = 25
 
 
 class Process:
