@@ -14,6 +14,7 @@ from uuid import uuid4
 import amqp
 import requests
 
+from chiffon.config import Settings
 from chiffon.devstack.guardian import Guardian
 from chiffon.devstack.postgres import PrivatePostgres
 from chiffon.devstack.rabbitmq import PrivateRabbitMQ, broker_version, call_management
@@ -112,7 +113,7 @@ class Services:
         from chiffon.ledger import migrate
 
         name = "chiffon_template"
-        migrate.upgrade(self.postgres.create_database(name))
+        migrate.upgrade(Settings(database_url=self.postgres.create_database(name)).direct_url)
         return name
 
     @cached_property
