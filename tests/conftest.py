@@ -15,7 +15,7 @@ from tests.services import POOL_VARIABLE, Services
 
 SERVICES = pytest.StashKey[Services]()
 T = TypeVar("T")
-NEED_A_BROKER = {"broker_url", "rabbitmq"}
+NEED_A_BROKER = {"broker_url", "rabbitmq", "celery_broker"}
 
 
 def in_ci() -> bool:
