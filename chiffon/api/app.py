@@ -46,7 +46,6 @@ def create_app(settings: Settings | None = None) -> APIFlask:
         json_errors=False,
         static_folder=None,  # type: ignore[arg-type]
     )
-    app.config["MAX_CONTENT_LENGTH"] = settings.max_body
     app.url_map.merge_slashes = False
     app.json.sort_keys = False  # type: ignore[attr-defined]
     request_log.install(app)
@@ -70,7 +69,7 @@ def _parts(app: APIFlask, settings: Settings) -> parts.Parts:
         ledger = Ledger(settings.database_url, pool_size=_CONNECTIONS, engine=db.engine)
     return parts.Parts(
         settings=settings,
-        ledger=ledger,
+        any_ledger=ledger,
         ringer=Ringer(settings, ledger, work_types.queues, name="api"),
         waiter=Waiter(ledger, settings.direct_url),
         schema=SchemaGuard(ledger),

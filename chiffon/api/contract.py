@@ -10,9 +10,8 @@ from typing import Any
 from flask import Response
 from pydantic import BaseModel
 
-from chiffon.api.kinds import SCHEMA_BEHIND, Kind
-from chiffon.api.parts import parts
-from chiffon.api.reading import read_body, read_query
+from chiffon.api.kinds import Kind
+from chiffon.api.reading import check_size, read_body, read_query
 
 View = Callable[..., "Reply"]
 
@@ -51,11 +50,6 @@ class Operation:
     problems: tuple[Kind, ...] = ()
     is_open: bool = False
 
-    @property
-    def asks_the_ledger(self) -> bool:
-        """Whether it needs a ledger whose schema is current."""
-        return SCHEMA_BEHIND in self.problems and not self.is_open
-
 
 class _NoQuery(BaseModel):
     """No query parameters at all."""
@@ -69,14 +63,13 @@ def operation(about: Operation) -> Callable[[View], Callable[..., Response]]:
     def decorate(view: View) -> Callable[..., Response]:
         @wraps(view)
         def read_ask_and_answer(**arguments: Any) -> Response:
+            check_size()
             if about.query is not None:
                 arguments["query"] = read_query(about.query)
             elif not about.is_open:
                 read_query(_NoQuery)
             if about.body is not None:
                 arguments["body"] = read_body(about.body)
-            if about.asks_the_ledger:
-                parts().schema.check()
             return _written(view(**arguments))
 
         read_ask_and_answer.operation = about  # type: ignore[attr-defined]

@@ -100,7 +100,7 @@ NewTaskId = Annotated[str, AfterValidator(_task_id), WithJsonSchema({"type": "st
 AnyTaskId = Annotated[str, AfterValidator(_any_task_id)]
 Text = Annotated[str, Field(max_length=500), AfterValidator(_text)]
 LabelValue = Annotated[str, Field(max_length=255)]
-Limit = Annotated[int, BeforeValidator(_count, json_schema_input_type=int)]
+Limit = Annotated[int, BeforeValidator(_count)]
 Label = Annotated[
     tuple[str, str], BeforeValidator(_label, json_schema_input_type=str), WithJsonSchema({"type": "string"})
 ]

@@ -16,8 +16,8 @@ from chiffon.api.problems import CONTENT_TYPE, Problem
 
 _REFERENCE = "#/components/schemas/{model}"
 _SECURITY = "key"
-_ALWAYS = (kinds.KEYS_REQUIRED, kinds.INTERNAL_ERROR)
-_WITH_A_BODY = (kinds.NOT_JSON, kinds.BODY_TOO_LARGE, kinds.UNSUPPORTED_MEDIA_TYPE, kinds.INVALID_INPUT)
+_ALWAYS = (kinds.KEYS_REQUIRED, kinds.BODY_TOO_LARGE, kinds.INTERNAL_ERROR)
+_WITH_A_BODY = (kinds.NOT_JSON, kinds.UNSUPPORTED_MEDIA_TYPE, kinds.INVALID_INPUT)
 
 Document = dict[str, Any]
 

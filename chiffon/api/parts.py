@@ -21,11 +21,17 @@ class Parts:
     """All of it may be shared between threads, and after a fork."""
 
     settings: Settings
-    ledger: Ledger
+    any_ledger: Ledger
     ringer: Ringer
     waiter: Waiter
     schema: SchemaGuard
     broker: BrokerProbe
+
+    @property
+    def ledger(self) -> Ledger:
+        """The ledger, its schema found current. Raises SchemaBehind, LedgerUnavailable."""
+        self.schema.check()
+        return self.any_ledger
 
 
 def install(app: Flask, made: Parts) -> None:

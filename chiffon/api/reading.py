@@ -8,14 +8,15 @@ from typing import Any, Literal, TypeVar
 
 from flask import request
 from pydantic import BaseModel, ValidationError
-from werkzeug.exceptions import RequestEntityTooLarge
 
 from chiffon.api import kinds
+from chiffon.api.parts import parts
 from chiffon.api.problems import ApiProblem, Fault
 from chiffon.domain.values import parse, pointer_to
 
 M = TypeVar("M", bound=BaseModel)
 
+_CHUNK = 65_536
 _DRAIN_FACTOR = 8
 """A body that is too large is read on, up to so many times the limit, for its sender hears nothing while it sends."""
 
@@ -61,22 +62,30 @@ def fit(model: type[M], value: Any, *, prefix: str = "", place: Literal["pointer
     raise ApiProblem(kinds.INVALID_INPUT, _sentence(faults), faults)
 
 
+def check_size() -> None:
+    """Refuse a body that says itself that it is too large. Raises ApiProblem."""
+    if (request.content_length or 0) > parts().settings.max_body:
+        raise _too_large()
+
+
 def _bytes() -> bytes:
-    try:
-        return request.get_data(cache=False)
-    except RequestEntityTooLarge:
-        _drain()
-        raise
+    """The body. One sent in chunks has no length to look at beforehand."""
+    limit = parts().settings.max_body
+    body = bytearray()
+    while len(body) <= limit and (chunk := request.stream.read(limit + 1 - len(body))):
+        body += chunk
+    if len(body) > limit:
+        raise _too_large()
+    return bytes(body)
 
 
-def _drain() -> None:
-    """Read what is still sent, within reason: an answer amid it would be lost with the connection."""
-    left = _DRAIN_FACTOR * (request.max_content_length or 0)
-    if request.content_length is not None:
-        left = min(left, request.content_length)
-    stream = request.environ["wsgi.input"]
-    while left > 0 and (chunk := stream.read(min(left, 65_536))):
+def _too_large() -> ApiProblem:
+    """The problem, once what is still sent was read, within reason: an answer amid it would be lost."""
+    limit = parts().settings.max_body
+    left = _DRAIN_FACTOR * limit
+    while left > 0 and (chunk := request.stream.read(min(left, _CHUNK))):
         left -= len(chunk)
+    return ApiProblem(kinds.BODY_TOO_LARGE, f"the body has more than {limit:,} bytes. {kinds.BODY_TOO_LARGE.advice}")
 
 
 def _fault(model: type[BaseModel], error: Any, prefix: str, place: str) -> Fault:

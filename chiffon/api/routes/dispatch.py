@@ -73,6 +73,7 @@ def dispatch(body: Dispatch) -> Reply:
     placed = place(here.ledger, here.ringer, [task], lease=here.settings.ring_lease)[0]
     if isinstance(placed, ChiffonError):
         raise placed
+    about(task_id=placed.task_id, request_id=placed.request_id, trace_id=placed.trace_id)
     wait = headers.wait_seconds()
     if wait is not None and placed.status not in ENDS:
         placed = at_its_end(here.waiter, placed, seconds=wait)
@@ -144,9 +145,9 @@ def _prepared(item: Any, index: int, trace_id: str | None) -> NewTask | ApiProbl
 
 
 def _place_all(tasks: list[NewTask]) -> list[Placed | ChiffonError]:
-    here = parts()
     if not tasks:
         return []
+    here = parts()
     try:
         return place(here.ledger, here.ringer, tasks, lease=here.settings.ring_lease)
     except OutcomeUnknown as error:  # ids that we made up are worth nothing to a caller who does not know them
