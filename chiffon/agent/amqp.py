@@ -51,20 +51,23 @@ class LedgerAMQP(AMQP):
 
 
 def _keep(run: Run, message: Any, options: dict[str, Any]) -> None:
-    """Put a message into the run's report; one with the run's own id is its retry, which the ledger will do."""
-    if message.headers["id"] == run.task_id:
-        return
+    """Put a message into the run's report; one with the run's own id is its retry, or what replaces it."""
+    draft = _draft(message, options)
+    if draft.headers["id"] == run.task_id:
+        run.report.anew = draft
+    else:
+        run.report.drafts.append(draft)
+
+
+def _draft(message: Any, options: dict[str, Any]) -> Draft:
     arguments, parameters, embed = loads(dumps(message.body))
-    headers = loads(dumps(message.headers | (options.get("headers") or {})))
-    run.report.drafts.append(
-        Draft(
-            headers=headers,
-            arguments=maybe_list(arguments) or [],
-            parameters=parameters or {},
-            embed={name: value for name, value in (embed or {}).items() if value},
-            priority=options.get("priority"),
-            routing_key=_routing_key(options),
-        )
+    return Draft(
+        headers=loads(dumps(message.headers | (options.get("headers") or {}))),
+        arguments=maybe_list(arguments) or [],
+        parameters=parameters or {},
+        embed={name: value for name, value in (embed or {}).items() if value},
+        priority=options.get("priority"),
+        routing_key=_routing_key(options),
     )
 
 

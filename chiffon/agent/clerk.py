@@ -12,13 +12,14 @@ from dataclasses import replace
 import structlog
 
 from chiffon.agent import continuations
-from chiffon.agent.commands import Command, Condemned, Finished, Hopeless, Offer, Paid, Refused, Started
+from chiffon.agent.commands import Command, Condemned, Draining, Finished, Hopeless, Offer, Paid, Refused, Started
 from chiffon.agent.life import Life
 from chiffon.agent.mailbox import Mailbox
 from chiffon.agent.reading import Direct, Reader
 from chiffon.agent.run import Report
 from chiffon.config import Settings
 from chiffon.dispatch.ring import Ringer
+from chiffon.dispatch.sweep import DEATHS_PER_CRASH
 from chiffon.domain.errors import LedgerUnavailable, SchemaBehind
 from chiffon.domain.tasks import Claim, Fate, NotDue, Ring
 from chiffon.domain.verdicts import Failed, WorkError
@@ -57,6 +58,7 @@ class Clerk:
         self._condemned: list[Condemned] = []
         self._held: set[tuple[str, int]] = set()
         self._stopping = threading.Event()
+        self._draining = False
         self._beat_at = 0.0
         self._ticked_at = 0.0
         self._thread = threading.Thread(target=self._run, name="clerk", daemon=True)
@@ -92,7 +94,8 @@ class Clerk:
                 log.exception("clerk_failed")
                 time.sleep(TICK)
         try:
-            self._life.end()
+            settings = self._settings
+            self._life.end(ttl=settings.idempotency_ttl, max_deaths=settings.max_crashes * DEATHS_PER_CRASH)
         except LedgerUnavailable as error:
             log.warning("goodbye_not_written", reason=str(error))
 
@@ -122,6 +125,8 @@ class Clerk:
                 self._started.append(command)
             case Paid():
                 self._paid.append(command)
+            case Draining():
+                self._draining = True
             case Condemned():
                 self._condemned.append(command)
             case None:
@@ -144,6 +149,9 @@ class Clerk:
             self._condemn()
         if self._started:
             self._mark()
+        if self._draining:
+            self._life.drain()
+            self._draining = False
         if time.monotonic() - self._ticked_at >= TICK:
             self._tick()
             self._ticked_at = time.monotonic()

@@ -79,5 +79,10 @@ class Paid:
     still_connected: Callable[[], bool]
 
 
-Command = Offer | Finished | Started | Paid | Condemned
+@dataclass(frozen=True)
+class Draining:
+    """The agent takes nothing new."""
+
+
+Command = Draining | Offer | Finished | Started | Paid | Condemned
 """What the clerk can be told."""

@@ -10,11 +10,11 @@ from celery.worker.state import task_reserved
 
 from chiffon import __version__
 from chiffon.agent.clerk import Clerk
-from chiffon.agent.commands import Condemned, Hopeless, Offer, Refused
+from chiffon.agent.commands import Condemned, Draining, Hopeless, Offer, Refused
 from chiffon.agent.life import Identity, Life
 from chiffon.agent.mailbox import Mailbox
 from chiffon.agent.reading import Direct, Doorbell, Reader, Unrunnable, revived
-from chiffon.agent.request import ClaimedRequest
+from chiffon.agent.request import ClaimedRequest, backoff
 from chiffon.config import Settings
 from chiffon.dispatch.ring import Ringer
 from chiffon.dispatch.sweep import Sweeper
@@ -86,6 +86,7 @@ class LedgerConsumer(Consumer):
     def stop(self) -> None:
         """Take nothing new."""
         self._draining = True
+        self.clerk.tell(Draining())
         super().stop()
 
     def shutdown(self) -> None:
@@ -161,7 +162,7 @@ class LedgerConsumer(Consumer):
         if claim.work_type not in self.app.tasks:
             # A rolling deployment: an older agent meets newer work.
             self._claimed(message, claim).give_back(
-                f"{self.hostname} does not know {claim.work_type}", after=min(60.0, 2.0**claim.give_backs)
+                f"{self.hostname} does not know {claim.work_type}", after=backoff(claim.give_backs)
             )
             return
         request = self._claimed(message, claim)
@@ -194,6 +195,7 @@ class LedgerConsumer(Consumer):
             Claim(**{**vars(claim), "arguments": revived(claim.arguments), "parameters": revived(claim.parameters)}),
             message,
             clerk=self.clerk,
+            reader=self._reader,
             task=task,
             timeout=claim.timeout or task.time_limit or settings.default_timeout,
             dead_letter=known.dead_letter if known else True,

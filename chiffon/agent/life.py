@@ -15,7 +15,7 @@ from typing import Any
 import structlog
 
 from chiffon.domain.errors import LedgerUnavailable
-from chiffon.ledger import agents, migrate
+from chiffon.ledger import agents, migrate, sweeps
 from chiffon.ledger.connect import Cursor, open_session, session_transaction
 
 log = structlog.get_logger(__name__)
@@ -108,9 +108,16 @@ class Life:
             with self.transaction() as cursor:
                 agents.beat(cursor, self.incarnation, queues=queues, slots=slots)
 
-    def end(self) -> None:
-        """Say goodbye."""
+    def drain(self) -> None:
+        """Say that nothing new is taken."""
+        if self.incarnation is not None:
+            with self.transaction() as cursor:
+                agents.drain(cursor, self.incarnation)
+
+    def end(self, *, ttl: float, max_deaths: int) -> None:
+        """Say goodbye, and leave what was not ended to others (see `sweeps.take_over`)."""
         if self.incarnation is not None and self._session is not None:
             with self.transaction() as cursor:
+                sweeps.take_over(cursor, self.incarnation, ttl=ttl, max_deaths=max_deaths)
                 agents.leave(cursor, self.incarnation)
         self.drop()

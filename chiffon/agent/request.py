@@ -5,7 +5,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable
 from time import monotonic, time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import structlog
 from billiard.einfo import ExceptionWithTraceback
@@ -15,11 +15,15 @@ from celery.utils.saferepr import saferepr
 from celery.worker import state
 from celery.worker.request import Request
 
+from chiffon.agent.clerk import Clerk
 from chiffon.agent.commands import Finished, Paid, Started
 from chiffon.agent.ledger_backend import work_error
+from chiffon.agent.reading import Reader
 from chiffon.agent.run import Report, Run, running
+from chiffon.agent.task import Unfit
 from chiffon.agent.trace import do_work
 from chiffon.domain.tasks import Claim
+from chiffon.domain.values import canonical
 from chiffon.domain.verdicts import (
     Cancelled,
     Completed,
@@ -27,6 +31,7 @@ from chiffon.domain.verdicts import (
     DeadLettered,
     Failed,
     GivenBack,
+    Replaced,
     RetryLater,
     TimedOut,
     Verdict,
@@ -34,19 +39,29 @@ from chiffon.domain.verdicts import (
 )
 from chiffon.ledger.settle import Fenced, Recorded, Settlement
 
-if TYPE_CHECKING:
-    from chiffon.agent.clerk import Clerk
-
 log = structlog.get_logger(__name__)
 
 
 class ClaimedRequest(Request):
     """Celery's request for a row of the ledger; the message that rang for it is acknowledged when it is settled."""
 
-    def __init__(self, claim: Claim, message: Any, *, clerk: Clerk, task: Any, timeout: float, dead_letter: bool,
-                 connected: Callable[[], bool], shown: tuple[str, str], **options: Any) -> None:  # fmt: skip
+    def __init__(
+        self,
+        claim: Claim,
+        message: Any,
+        *,
+        clerk: Clerk,
+        reader: Reader,
+        task: Any,
+        timeout: float,
+        dead_letter: bool,
+        connected: Callable[[], bool],
+        shown: tuple[str, str],
+        **options: Any,
+    ) -> None:
         self.claim = claim
         self._clerk = clerk
+        self._reader = reader
         self._timeout = timeout
         self._dead_letter = dead_letter
         self._connected = connected
@@ -183,6 +198,7 @@ class ClaimedRequest(Request):
         if self._finished:
             return
         self._finished = True
+        verdict = self._reconsidered(verdict)
         ran_for = monotonic_since(self.time_start) if self._runtime is None else self._runtime
         settlement = Settlement(
             task_id=self.id,
@@ -191,11 +207,31 @@ class ClaimedRequest(Request):
             ran_for=ran_for,
             children=report.children if report else None,
             meta=report.meta if report else None,
+            anew=self._anew(report),
             dead_letter=self._dead_letter,
         )
         self._clerk.tell(
             Finished(settlement, report or Report(verdict), self.claim.trace_id, lambda a: self._settled(verdict, a))
         )
+
+    def _reconsidered(self, verdict: Verdict) -> Verdict:
+        """Parameters that the API accepted may fit a newer agent: in a rolling deployment it is not over yet."""
+        unfit = isinstance(verdict, DeadLettered) and verdict.error.type == Unfit.__name__
+        if unfit and self.claim.origin == "http" and self.claim.age < self.app.settings.unknown_after:
+            return GivenBack(verdict.error, started=False, after=backoff(self.claim.give_backs))
+        return verdict
+
+    def _anew(self, report: Report | None) -> str | None:
+        """What a retry or a replacement runs, if it is not the same again."""
+        if report is None or report.anew is None:
+            return None
+        draft = report.anew
+        same = (draft.headers["task"], draft.arguments, draft.parameters)
+        if same == (self.claim.work_type, self.claim.arguments, self.claim.parameters):
+            return None
+        task = self._reader.from_draft(draft, trace_id=self.claim.trace_id, parent=self.id)
+        names = ("work_type", "arguments", "parameters", "canvas", "queue")
+        return canonical({name: getattr(task, name) for name in names})
 
     def _settled(self, verdict: Verdict, answer: Recorded | Fenced) -> None:
         """The ledger has it: the message has done its duty."""
@@ -222,6 +258,8 @@ class ClaimedRequest(Request):
                 )
             case RetryLater(_, error):
                 self.send_event("task-retried", exception=error.message, traceback=error.traceback)
+            case Replaced():
+                self.send_event("task-retried", exception="replaced by another task", traceback=None)
             case Cancelled():
                 self.send_event("task-revoked", terminated=True, signum=None, expired=False)
             case Failed(error) | TimedOut(error):
@@ -230,6 +268,11 @@ class ClaimedRequest(Request):
                 self.send_event(
                     "task-failed", exception=f"{verdict.error.type}: {verdict.error.message}", traceback=None
                 )
+
+
+def backoff(give_backs: int) -> float:
+    """Seconds until a task that this agent cannot run is rung again: for another agent."""
+    return float(min(60.0, 2.0 ** min(give_backs, 10)))
 
 
 def task_ready(request: ClaimedRequest, *, successful: bool) -> None:

@@ -46,7 +46,8 @@ class ChordPart:
 class Report:
     """What a run has to say, in one piece that can be sent between processes.
 
-    ``shown``: the result's repr. ``children``, ``meta``: what Celery keeps beside a result, as JSON text.
+    ``shown``: the result's repr. ``anew``: what the task is to run next time, as a retry or a replacement says it.
+    ``children``, ``meta``: what Celery keeps beside a result, as JSON text.
     ``side_results``: results that the run decides for other tasks: the rest of a chain that will not run.
     """
 
@@ -55,6 +56,7 @@ class Report:
     shown: str | None = None
     children: str | None = None
     meta: str | None = None
+    anew: Draft | None = None
     drafts: list[Draft] = field(default_factory=list)
     side_results: list[StoredResult] = field(default_factory=list)
     chord_parts: list[ChordPart] = field(default_factory=list)

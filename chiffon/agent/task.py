@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from celery import Task as CeleryTask
+from celery.canvas import _chord, group
 from celery.exceptions import Ignore, Reject, SoftTimeLimitExceeded
 from celery.exceptions import Retry as CeleryRetry
 
@@ -64,6 +65,12 @@ class LedgerTask(CeleryTask):
             raise
         run.ending = True
         return result
+
+    def replace(self, sig: Any) -> Any:
+        """Put another task in this one's place. A group cannot take it: its end would be nobody's."""
+        if isinstance(sig, group | _chord):
+            raise Fail("a task cannot be replaced by a group or a chord: call it, and let the last part go on")
+        return super().replace(sig)
 
 
 class WorkTask(LedgerTask):

@@ -10,7 +10,7 @@ from celery import current_app, states
 from celery.app.trace import trace_task
 
 from chiffon.agent.run import Report, Run, running
-from chiffon.domain.verdicts import Completed, DeadLettered, GivenBack, WorkError
+from chiffon.domain.verdicts import Completed, DeadLettered, GivenBack, Replaced, Verdict, WorkError
 from chiffon.logs import about
 
 
@@ -40,12 +40,14 @@ def do_work(
     report.runtime = time.monotonic() - began
     report.shown = shown
     if report.verdict is None:
-        report.verdict = _unsaid(info)
+        report.verdict = _unsaid(info, report)
     return report
 
 
-def _unsaid(info: Any) -> Any:
+def _unsaid(info: Any, report: Report) -> Verdict:
     """The verdict on a run that stored nothing: it raised Ignore or Reject, or Celery itself failed."""
+    if info is not None and info.state == states.IGNORED and report.anew is not None:
+        return Replaced()
     if info is not None and info.state == states.IGNORED:
         return Completed("null")
     if info is not None and info.state == states.REJECTED:

@@ -90,7 +90,7 @@ class Ring:
 
 @dataclass(frozen=True)
 class Claim:
-    """A task that this agent may run now. ``execution`` is the fencing token; times are UTC, durations seconds."""
+    """A task that this agent may run now. ``execution`` is the fencing token; durations are seconds."""
 
     task_id: str
     execution: int
@@ -110,6 +110,8 @@ class Claim:
     crashes: int
     give_backs: int
     attempts: int
+    origin: str
+    age: float
 
 
 @dataclass(frozen=True)

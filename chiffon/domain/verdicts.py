@@ -80,5 +80,10 @@ class GivenBack:
     after: float = 0.0
 
 
-Verdict = Completed | Failed | TimedOut | Cancelled | DeadLettered | RetryLater | Crashed | GivenBack
+@dataclass(frozen=True)
+class Replaced:
+    """The work has put other work in its own place, under its id: run that."""
+
+
+Verdict = Completed | Failed | TimedOut | Cancelled | DeadLettered | RetryLater | Crashed | GivenBack | Replaced
 """How a run came out."""

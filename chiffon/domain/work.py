@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, ParamSpec, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
+from pydantic.errors import PydanticSchemaGenerationError
 
 from chiffon.domain.context import WorkContext
 from chiffon.domain.errors import ChiffonError, InvalidParameters, Problem, UnknownWorkType
@@ -193,24 +194,40 @@ def work(
 
 def _model_of(name: str, function: Callable[..., Any]) -> tuple[type[BaseModel], str | None]:
     """The pydantic model of a function's parameters, and the name of the one that takes the context."""
-    hints = typing.get_type_hints(function, include_extras=True)
+    try:
+        hints = typing.get_type_hints(function, include_extras=True)
+    except NameError as error:
+        raise WorkTypeError(f"{name}: a type hint cannot be resolved: {error}") from error
     fields: dict[str, Any] = {}
     context_parameter = None
-    extra: typing.Literal["allow", "forbid"] = "forbid"
+    rest: Any = None
     for index, parameter in enumerate(inspect.signature(function).parameters.values()):
         hint = hints.get(parameter.name, Any)
         if hint is WorkContext or WorkContext in typing.get_args(hint):
+            if context_parameter is not None:
+                raise WorkTypeError(f"{name}: one parameter takes the WorkContext, not two")
             context_parameter = parameter.name
         elif parameter.kind is parameter.VAR_KEYWORD:
-            extra = "allow"
+            rest = hint
         elif parameter.kind in (parameter.VAR_POSITIONAL, parameter.POSITIONAL_ONLY):
             raise WorkTypeError(f"{name}: parameters are given by name, so {parameter} cannot be filled")
         else:
             default = ... if parameter.default is parameter.empty else parameter.default
             # The field has a name of its own, for a parameter may be called as an attribute of the model is.
             fields[f"p{index}"] = (hint, Field(default, alias=parameter.name))
+    try:
+        return create_model(name, __base__=_base_of(name, rest), **fields), context_parameter
+    except PydanticSchemaGenerationError as error:
+        raise WorkTypeError(f"{name}: JSON cannot fill a parameter: {error.message}") from error
+
+
+def _base_of(name: str, rest: Any) -> type[BaseModel]:
+    """How strict a model is. ``rest``: the type of parameters that nobody declared; None where there may be none."""
+    extra: typing.Literal["allow", "forbid"] = "forbid" if rest is None else "allow"
     config = ConfigDict(extra=extra, arbitrary_types_allowed=False, allow_inf_nan=False, title=name)
-    return create_model(name, __config__=config, **fields), context_parameter
+    typed = {} if rest is None else {"__pydantic_extra__": dict[str, rest]}
+    base: type[BaseModel] = type(name, (BaseModel,), {"model_config": config, "__annotations__": typed})
+    return base
 
 
 def _origin(function: Callable[..., Any]) -> str:

@@ -11,7 +11,8 @@ from chiffon.ledger.connect import Cursor
 
 _CLAIM_COLUMNS = """t.task_id, t.execution, t.request_id, t.trace_id, t.work_type, t.queue, t.priority, t.parameters,
   t.arguments, t.canvas, t.fingerprint, t.timeout, t.soft_timeout, t.max_retries, t.retries, t.crashes, t.give_backs,
-  t.attempts"""
+  t.attempts, t.origin"""
+_AGE = "extract(epoch FROM clock_timestamp() - created_at)::float8"
 
 # name: claim  -- pending | queued | retrying (when due) -> running, by this incarnation
 # The rows are locked in the order of their ids, so that agents who race for the same ones cannot deadlock; what a
@@ -32,7 +33,7 @@ WITH offered AS (
          agent_id = %(agent_id)s, claim_token = r.token, claimed_at = clock_timestamp(), started_at = NULL,
          next_ring_at = NULL, run_at = NULL, progress = NULL, history_no = t.history_no + 1
     FROM ready r WHERE t.task_id = r.task_id
-  RETURNING {_CLAIM_COLUMNS}, t.history_no
+  RETURNING {_CLAIM_COLUMNS}, t.created_at, t.history_no
 ), logged AS (
   INSERT INTO executions (task_id, execution, incarnation, agent_id)
   SELECT task_id, execution, %(incarnation)s, %(agent_id)s FROM claimed
@@ -40,12 +41,12 @@ WITH offered AS (
   INSERT INTO task_history (task_id, number, status, execution, agent_id)
   SELECT task_id, history_no, 'running', execution, %(agent_id)s FROM claimed
 )
-SELECT {_CLAIM_COLUMNS.replace("t.", "")} FROM claimed
+SELECT {_CLAIM_COLUMNS.replace("t.", "")}, {_AGE} FROM claimed
 """
 
 # name: why not  -- reads the state of what could not be claimed; a repeated claim finds its own by the token
 _WHY_NOT = f"""
-SELECT t.status, t.incarnation, t.claim_token = o.token AS own, {_CLAIM_COLUMNS}
+SELECT t.status, t.incarnation, t.claim_token = o.token AS own, {_CLAIM_COLUMNS}, {_AGE}
   FROM tasks t
   JOIN unnest(%(task_ids)s::text[], %(tokens)s::uuid[]) AS o (task_id, token) USING (task_id)
 """

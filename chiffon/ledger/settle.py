@@ -15,6 +15,7 @@ from chiffon.domain.verdicts import (
     DeadLettered,
     Failed,
     GivenBack,
+    Replaced,
     RetryLater,
     TimedOut,
     Verdict,
@@ -28,8 +29,9 @@ from chiffon.ledger.effects import TAIL, wake
 class Settlement:
     """One execution's verdict. ``ran_for``: seconds since it started, None if it never did.
 
-    ``children`` and ``meta`` are what Celery keeps beside a result, as JSON text. ``dead_letter``: whether
-    the message of a failure belongs in ``dlx_queue``.
+    ``anew``: what is to run next time in the place of the same, if that is not the same (a work type's name,
+    arguments, parameters, canvas and queue, as JSON text). ``children`` and ``meta`` are what Celery keeps beside a
+    result, as JSON text. ``dead_letter``: whether the message of a failure belongs in ``dlx_queue``.
     """
 
     task_id: str
@@ -38,6 +40,7 @@ class Settlement:
     ran_for: float | None = None
     children: str | None = None
     meta: str | None = None
+    anew: str | None = None
     dead_letter: bool = True
 
 
@@ -76,8 +79,10 @@ _SETTLE = f"""
 WITH verdicts AS (
   SELECT * FROM unnest(%(task_ids)s::text[], %(executions)s::int[], %(goals)s::text[], %(outcomes)s::text[],
                        %(results)s::text[], %(errors)s::text[], %(ran_for)s::float8[], %(after)s::float8[],
-                       %(withdrawn)s::bool[], %(dead_letters)s::bool[], %(children)s::text[], %(metas)s::text[])
-    AS v (task_id, execution, goal, outcome, result, error, ran_for, after, withdrawn, dead_letter, children, meta)
+                       %(withdrawn)s::bool[], %(dead_letters)s::bool[], %(children)s::text[], %(metas)s::text[],
+                       %(anew)s::jsonb[])
+    AS v (task_id, execution, goal, outcome, result, error, ran_for, after, withdrawn, dead_letter, children, meta,
+          anew)
 ), held AS (
   SELECT v.*, v.outcome = 'crashed' AS crashed,
          CASE WHEN t.cancel_requested_at IS NOT NULL AND v.goal IN ('retrying', 'pending', 'failed') THEN 'cancelled'
@@ -99,7 +104,10 @@ WITH verdicts AS (
          started_at = coalesce(t.started_at, clock_timestamp() - make_interval(secs => h.ran_for)),
          finished_at = CASE WHEN h.status IN ({_ENDS}) THEN clock_timestamp() END,
          dead_letter_owed = h.status IN ('failed', 'dead_lettered') AND h.dead_letter,
-         error = h.error::jsonb
+         error = h.error::jsonb,
+         work_type = coalesce(h.anew ->> 'work_type', t.work_type), queue = coalesce(h.anew ->> 'queue', t.queue),
+         arguments = coalesce(h.anew -> 'arguments', t.arguments),
+         parameters = coalesce(h.anew -> 'parameters', t.parameters), canvas = coalesce(h.anew -> 'canvas', t.canvas)
     FROM held h WHERE t.task_id = h.task_id
   RETURNING t.task_id, t.request_id, t.execution, t.agent_id, t.status, t.history_no, t.started_at, t.finished_at,
             t.dead_letter_owed, t.error, h.outcome, h.withdrawn, h.result, h.children, h.meta
@@ -129,7 +137,7 @@ SELECT v.task_id, v.execution, t.status, t.dead_letter_owed AND t.execution = v.
   FROM unnest(%(task_ids)s::text[], %(executions)s::int[]) AS v (task_id, execution)
   JOIN tasks t USING (task_id)
   LEFT JOIN executions e ON e.task_id = v.task_id AND e.execution = v.execution
- WHERE e.outcome IS NOT NULL OR (e.task_id IS NULL AND t.execution >= v.execution)
+ WHERE e.outcome <> 'agent_lost' OR (e.task_id IS NULL AND t.execution >= v.execution)
 """
 
 # name: clear debt  -- the dead letter is known to be in dlx_queue
@@ -198,6 +206,8 @@ def _plan(verdict: Verdict) -> _Plan:
             return _Plan("retrying", "retried", error=error, after=after)
         case Crashed(error):
             return _Plan("pending", "crashed", error=error)
+        case Replaced():
+            return _Plan("pending", "replaced")
         case GivenBack(error, started, after):
             return _Plan("pending", "given_back", error=error, after=after, withdrawn=not started)
 
@@ -217,6 +227,7 @@ def _columns(settlements: Sequence[Settlement]) -> dict[str, list[Any]]:
         "dead_letters": [s.dead_letter for s in settlements],
         "children": [s.children for s in settlements],
         "metas": [s.meta for s in settlements],
+        "anew": [s.anew for s in settlements],
     }
 
 
