@@ -9,7 +9,7 @@ Rejecting a mended message dead-letters the original bytes: only our copy is men
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import amqp
@@ -28,7 +28,9 @@ _ARGUMENTS = {
     struct.pack(">HH", *spec.Basic.GetOk): "Lbssl",
     struct.pack(">HH", *spec.Basic.Return): "Bsss",
 }
-_WIDTHS = {"b": 1, "o": 1, "B": 2, "l": 4, "L": 8}
+_WIDTHS = {"b": 1, "o": 1, "B": 2, "l": 4, "L": 8}  # of arguments and properties
+_FIXED = dict(zip("tbBsUuIifLldTDV", (1, 1, 1, 2, 2, 2, 4, 4, 4, 8, 8, 8, 8, 5, 0), strict=True))  # of values in tables
+_MEASURED = frozenset("SxAF")  # these begin with their length
 _CANNOT_READ = (
     ValueError,  # not UTF-8; a date after the year 9999
     OverflowError,  # a date that is no `time_t`
@@ -101,7 +103,7 @@ def _mended_properties(payload: bytes) -> bytes | None:
     for position, (name, kind) in enumerate(amqp.Message.PROPERTIES):
         end = _end(kind, payload, at) if flags & 1 << 15 - position else at
         if name == "application_headers":
-            encoded += _mended_headers(payload, at, end, problem)
+            encoded += _mended_headers(payload[at:end], problem)
             flags |= 1 << 15 - position
         elif kind == "s":
             encoded += _mended_text(payload[at:end])
@@ -126,16 +128,35 @@ def _mended_text(encoded: bytes) -> bytes:
     return encoded[:1] and bytes([len(text)]) + text
 
 
-def _mended_headers(payload: bytes, at: int, end: int, problem: str) -> bytes:
-    """The table from ``at`` to ``end``, empty if it cannot be read, and in it what was wrong with the message."""
+def _mended_headers(encoded: bytes, problem: str) -> bytes:
+    """A table (or nothing at all) with those fields of ``encoded`` that can be read, and what was wrong."""
+    content = b"".join(field for field in _fields(encoded[4:]) if _can_be_read(field))
+    content += bytes(dumps("F", [{UNREADABLE: problem}]))[4:]
+    return struct.pack(">I", len(content)) + content
+
+
+def _fields(content: bytes) -> Iterator[bytes]:
+    """The fields of a table, each as its encoded name and value; what follows one of no known type is left out."""
+    at = 0
+    while at < len(content):
+        value = at + 1 + content[at] + 1
+        kind = chr(content[value - 1])
+        if kind in _MEASURED:
+            end = value + 4 + int(struct.unpack_from(">I", content, value)[0])
+        elif kind in _FIXED:
+            end = value + _FIXED[kind]
+        else:
+            return
+        yield content[at:end]
+        at = end
+
+
+def _can_be_read(field: bytes, room: int = 20) -> bool:
+    """Whether py-amqp can read the field, with ``room`` frames of Python's stack to spare."""
+    if room:
+        return _can_be_read(field, room - 1)
     try:
-        content = payload[at + 4 : end] if end > at and _can_be_read(payload, at) else b""
+        loads("F", struct.pack(">I", len(field)) + field, 0)
     except _CANNOT_READ:
-        content = b""
-    content += dumps("F", [{UNREADABLE: problem}])[4:]
-    return struct.pack(">I", len(content)) + bytes(content)
-
-
-def _can_be_read(payload: bytes, at: int, room: int = 20) -> bool:
-    """Whether py-amqp can read the table, with ``room`` frames of Python's stack to spare. Raises what it raises."""
-    return _can_be_read(payload, at, room - 1) if room else bool(loads("F", payload, at))
+        return False
+    return True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from decimal import Decimal
 from types import SimpleNamespace
 from typing import Any
 
@@ -56,6 +57,15 @@ def test_what_can_be_read_beside_it_is_kept() -> None:
     assert properties["priority"] == 5
     assert properties["application_headers"].pop(UNREADABLE).startswith("UnicodeDecodeError")
     assert properties["application_headers"] == {"a": True}
+
+
+def test_of_a_table_every_field_that_can_be_read_is_kept() -> None:
+    fields = {"a": "text", "b": True, "c": None, "d": 1.5, "e": 2**40, "f": [1, {"x": "y"}], "g": Decimal("1.5")}
+    account = {"x-death": [{"reason": "rejected"}]}
+    content = dumps("F", [fields])[4:] + table((b"deep", nested(5000)))[4:] + dumps("F", [account])[4:]
+    headers = Reader().deliver(struct.pack(">HI", 0x2000, len(content)) + content)[2].properties["application_headers"]
+    assert "RecursionError" in headers.pop(UNREADABLE)
+    assert headers == fields | account
 
 
 def test_a_readable_message_is_left_alone() -> None:
