@@ -48,7 +48,13 @@ class Topology:
 
     def dead_letter_queue(self, version: Version = NEWEST) -> Queue:
         """`dlx_queue`, which gets whatever is published to `dlx_exchange`."""
-        arguments = self._quorum_arguments(version) if self.queue_type == "quorum" else {}
+        arguments: dict[str, Any] = {}
+        if self.queue_type == "quorum":
+            arguments["x-queue-type"] = "quorum"
+            if version >= (3, 8):
+                # Looking counts as a delivery, so the limit is out of reach; without any, 3.10 puts letters that are
+                # given back behind all others, and each look would begin where the last one ended.
+                arguments["x-delivery-limit"] = 10**9
         return _queue(DLX_QUEUE, DLX_EXCHANGE, "fanout", arguments)
 
     def declare(self, where: Any) -> None:
@@ -75,35 +81,30 @@ class Topology:
                 channel.close()
 
     def _work_arguments(self, version: Version) -> dict[str, Any]:
-        dead_letters = {"x-dead-letter-exchange": DLX_EXCHANGE}
+        dead_letters: dict[str, Any] = {"x-dead-letter-exchange": DLX_EXCHANGE}
         if self.queue_type == "classic":
             return dead_letters | {"x-max-priority": MAX_PRIORITY}
         # No `x-max-priority`: quorum queues refuse it (3.10 and 4.3.6 do). From 4.3 they order 32 levels strictly by
         # themselves; 4.0-4.2 know two, 5 and the rest; before, none.
-        arguments = dead_letters | self._quorum_arguments(version)
+        arguments = dead_letters | {"x-queue-type": "quorum"}
         if version >= (3, 10):  # at-least-once needs an overflow that drops nothing
             arguments |= {"x-dead-letter-strategy": "at-least-once", "x-overflow": "reject-publish"}
-        return arguments
-
-    @staticmethod
-    def _quorum_arguments(version: Version) -> dict[str, Any]:
-        arguments: dict[str, Any] = {"x-queue-type": "quorum"}
-        if version >= (4, 0):  # 20 by default from here on; the ledger counts, and looking counts as a delivery
-            arguments["x-delivery-limit"] = -1
+        if version >= (4, 0):
+            arguments["x-delivery-limit"] = -1  # 20 by default from here on; it is the ledger that counts
         return arguments
 
 
 def _queue(name: str, exchange: str, kind: str, arguments: dict[str, Any], *, no_declare: bool = False) -> Queue:
     """A durable queue bound to a durable exchange by its own name."""
-    source = Exchange(exchange, type=kind, durable=True, no_declare=no_declare)  # type: ignore[no-untyped-call]
-    return Queue(  # type: ignore[no-untyped-call]
+    source = Exchange(exchange, type=kind, durable=True, no_declare=no_declare)
+    return Queue(
         name, exchange=source, routing_key=name, durable=True, queue_arguments=arguments, no_declare=no_declare
     )
 
 
 def _declare(queue: Queue, channel: Any) -> None:
     try:
-        queue(channel).declare()  # type: ignore[no-untyped-call]
+        queue(channel).declare()
     except amqp.PreconditionFailed as refusal:
         raise TopologyMismatch(
             f"RabbitMQ has the queue {queue.name!r} or its exchange {queue.exchange.name!r} with other arguments"

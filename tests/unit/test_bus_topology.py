@@ -48,7 +48,12 @@ def test_the_dead_letter_queue_is_never_a_priority_queue_and_has_no_dead_letters
     queue = Topology().dead_letter_queue()
     assert (queue.name, queue.exchange.name, queue.exchange.type) == ("dlx_queue", "dlx_exchange", "fanout")
     assert queue.queue_arguments == {}
-    assert Topology("quorum").dead_letter_queue((4, 3)).queue_arguments["x-delivery-limit"] == -1
+
+
+def test_no_number_of_looks_is_the_end_of_a_dead_letter() -> None:
+    for version in ((3, 10), (4, 0), (4, 3)):
+        assert Topology("quorum").dead_letter_queue(version).queue_arguments["x-delivery-limit"] >= 10**9
+    assert Topology("quorum").dead_letter_queue((0, 0)).queue_arguments == {"x-queue-type": "quorum"}
 
 
 def test_the_queues_are_those_of_the_work_types_each_once() -> None:
