@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import amqp
 from amqp import spec
@@ -21,7 +21,7 @@ from chiffon.bus.topology import DLX_QUEUE
 
 _BATCH = 100  # letters published again at once
 _PATIENCE = 30.0  # seconds for the confirms of a batch
-_AT_ONCE = 16  # letters given back before we ask whether they are there
+_AT_ONCE = 16  # letters acknowledged or given back before we make sure that the broker has done it
 _GIVE_BACK = 1.0  # seconds to wait for that; somebody else may consume them
 _PAUSE = 0.001
 
@@ -146,7 +146,7 @@ class _Sorter:
             if isinstance(verdict, Republished):
                 self._plan(verdict, outcome)
         if outcome.done:
-            self._hand.acknowledge(tag)
+            self._hand.acknowledge([tag])
         elif outcome.fate is Republished:
             outcome.tags.append(tag)
 
@@ -159,11 +159,12 @@ class _Sorter:
         letters = [letter for letter, _ in waiting.values()]
         receipt = publish_apart(lambda batch: self._attempt(batch, deadline), letters)
         self._why = receipt.why or self._why
+        gone: list[int] = []
         for message_id in receipt.confirmed:
             outcome = waiting[message_id][1]
             outcome.done = True
-            for tag in outcome.tags:
-                self._hand.acknowledge(tag)
+            gone += outcome.tags
+        self._hand.acknowledge(gone)
 
     def taken(self) -> Taken:
         """The counts, after the last flush."""
@@ -206,6 +207,7 @@ class _Hand:
         self._channel = connection.channel()
         self._channel.auto_decode = False  # py-amqp would turn bodies to text by whatever codec their senders named
         self._held: dict[int, None] = {}  # delivery tags, in order
+        self._ahead: deque[Any] = deque()  # taken, and not yet read
 
     def __enter__(self) -> Self:
         return self
@@ -221,24 +223,34 @@ class _Hand:
         """The first ``limit`` letters with their delivery tags, oldest first."""
         coroner = Coroner()
         for _ in range(limit):
-            raw = self._channel.basic_get(DLX_QUEUE)
+            raw = self._ahead.popleft() if self._ahead else self._get()
             if raw is None:
                 return
-            self._held[raw.delivery_tag] = None
             yield raw.delivery_tag, coroner.examine(raw)
 
-    def acknowledge(self, tag: int) -> None:
-        """Let the letter go."""
-        self._channel.basic_ack(tag)
-        del self._held[tag]
+    def acknowledge(self, tags: Sequence[int]) -> None:
+        """Let these letters go."""
+        for start in range(0, len(tags), _AT_ONCE):
+            for tag in tags[start : start + _AT_ONCE]:
+                self._channel.basic_ack(tag)
+                del self._held[tag]
+            # A get is answered when all before it is done. Without one, a channel that has 32 commands to a quorum
+            # queue under way gathers the next ones, and forgets them when it is closed: the letters would be back.
+            if len(tags) > 1 and (raw := self._get()) is not None:
+                self._ahead.append(raw)
 
     def ready(self) -> int:
         """How many letters lie in the queue, without those held here."""
         return int(self._channel.queue_declare(DLX_QUEUE, passive=True).message_count)
 
+    def _get(self) -> Any:
+        raw = self._channel.basic_get(DLX_QUEUE)
+        if raw is not None:
+            self._held[raw.delivery_tag] = None
+        return raw
+
     def _give_back(self) -> None:
-        # By `basic.nack`: closing the channel, like a reject, counts against a quorum queue's delivery limit. A few at
-        # a time: once 32 commands to a quorum queue are under way, a channel gathers the next and forgets their order.
+        # A few at a time: what a channel gathers after 32 commands to a quorum queue loses its order.
         tags, ready = list(self._held), self.ready()
         for start in range(0, len(tags), _AT_ONCE):
             for tag in tags[start : start + _AT_ONCE]:

@@ -1,0 +1,224 @@
+"""Looking takes nothing and keeps the order; taking loses nothing, wherever it is interrupted."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from collections.abc import Iterator
+from typing import Any
+
+import amqp
+import pytest
+
+from chiffon.bus.connect import Connection, connect
+from chiffon.bus.dead_letters import Discard, Keep, Republished, Taken, Verdict, look, take
+from chiffon.bus.letters import Letter, Message, dead_letter_for
+from chiffon.bus.postmortem import DeadLetter
+from chiffon.bus.publisher import Publisher
+from chiffon.bus.topology import DLX_EXCHANGE, WORK_EXCHANGE, Topology
+from tests.bells import bare_channel, bell
+
+
+@pytest.fixture(params=["classic", "quorum"])
+def topology(request: pytest.FixtureRequest) -> Topology:
+    return Topology(request.param)
+
+
+@pytest.fixture
+def publisher(broker_url: str, topology: Topology) -> Iterator[Publisher]:
+    with Publisher(broker_url, topology) as made:
+        yield made
+
+
+@pytest.fixture
+def connection(broker_url: str, topology: Topology) -> Iterator[Connection]:
+    with connect(broker_url, name="test") as opened:
+        topology.declare(opened)
+        yield opened
+
+
+@pytest.fixture
+def client(broker_url: str) -> Iterator[Any]:
+    with bare_channel(broker_url) as channel:
+        yield channel
+
+
+def foreign(count: int) -> list[Letter]:
+    """Letters that somebody else had in `dlx_queue`."""
+    return [
+        Letter(DLX_EXCHANGE, "work_queue", Message(f"m{n:04}", b"%d" % n, {}, {"delivery_mode": 2}))
+        for n in range(count)
+    ]
+
+
+def bodies(letters: list[DeadLetter]) -> list[bytes]:
+    return [letter.body for letter in letters]
+
+
+def again(letter: DeadLetter) -> Verdict:
+    return Republished.of(letter.again())
+
+
+def everything(letter: DeadLetter) -> bool:
+    return True
+
+
+def drain(client: Any, queue: str) -> list[Any]:
+    found = []
+    while message := client.basic_get(queue, no_ack=True):
+        found.append(message)
+    return found
+
+
+def test_looking_again_and_again_shows_the_same_and_takes_nothing(
+    publisher: Publisher, connection: Connection, client: Any
+) -> None:
+    sent = foreign(150)
+    assert len(publisher.publish(sent).confirmed) == 150
+    first = look(connection)
+    assert bodies(first) == [letter.message.body for letter in sent]
+    for _ in range(6):  # a delivery limit, or the order of one look, would show by now
+        assert [letter.id for letter in look(connection)] == [letter.id for letter in first]
+    came = drain(client, "dlx_queue")
+    assert [message.body for message in came] == [letter.message.body for letter in sent]
+
+
+def test_a_look_is_bounded_in_letters_and_in_bytes(publisher: Publisher, connection: Connection) -> None:
+    publisher.publish(foreign(20))
+    assert bodies(look(connection, limit=3)) == [b"0", b"1", b"2"]
+    assert bodies(look(connection, max_bytes=2)) == [b"0", b"1"]
+    assert len(look(connection)) == 20
+
+
+def test_a_rejected_message_is_shown_with_all_it_was(publisher: Publisher, connection: Connection, client: Any) -> None:
+    message = amqp.Message(b"\xff\xfenot json", application_headers={"task": "x"}, content_type="a/b", delivery_mode=2)
+    client.basic_publish(message, exchange="work", routing_key="work_queue")
+    client.basic_reject(client.basic_get("work_queue").delivery_tag, requeue=False)
+    while not (found := look(connection)):
+        pass
+    (letter,) = found
+    assert (letter.body, letter.queue, letter.reason) == (b"\xff\xfenot json", "work_queue", "rejected")
+    assert letter.headers["task"] == "x"
+    assert letter.properties["content_type"] == "a/b"
+    assert letter.died_at is not None
+    assert letter.died_at == letter.first_death_at
+
+
+def test_a_task_that_died_by_several_letters_is_shown_and_decided_once(
+    publisher: Publisher, connection: Connection, client: Any
+) -> None:
+    publisher.publish([dead_letter_for(bell(ring_no=n), "why") for n in range(3)] + foreign(1))
+    task, other = sorted(look(connection), key=lambda letter: not letter.doorbell)
+    assert (task.task_id, task.copies, other.copies) == ("task-0", 3, 1)
+    asked: list[str] = []
+
+    def decide(letter: DeadLetter) -> Verdict:
+        asked.append(letter.id)
+        return Discard()
+
+    assert take(connection, [task.id], decide) == Taken(discarded=1)
+    assert asked == [task.id]
+    assert [letter.id for letter in look(connection)] == [other.id]
+
+
+def test_each_verdict_is_carried_out_and_the_rest_stays_in_order(
+    publisher: Publisher, connection: Connection, client: Any
+) -> None:
+    publisher.publish(foreign(40))
+    chosen = {letter.id: letter for letter in look(connection) if int(letter.body) % 2}
+
+    def decide(letter: DeadLetter) -> Verdict:
+        return (Keep(), again(letter), Discard())[int(letter.body) % 3]
+
+    taken = take(connection, chosen, decide)
+    assert taken == Taken(discarded=6, republished=7, kept=7)
+    assert sorted(int(message.body) for message in drain(client, "work_queue")) == [1, 7, 13, 19, 25, 31, 37]
+    assert [int(body) for body in bodies(look(connection))] == [n for n in range(40) if not n % 2 or not n % 3]
+
+
+def test_many_are_published_again_in_one_go(publisher: Publisher, connection: Connection, client: Any) -> None:
+    publisher.publish(foreign(350))
+    assert take(connection, everything, again) == Taken(republished=350)
+    assert {message.properties["message_id"] for message in drain(client, "work_queue")} == {
+        letter.message.message_id for letter in foreign(350)
+    }
+    assert look(connection) == []
+
+
+def test_a_mended_one_is_published_mended(publisher: Publisher, connection: Connection, client: Any) -> None:
+    publisher.publish(foreign(1))
+    take(connection, everything, lambda letter: Republished.of(letter.again(b'{"mended": true}')))
+    (message,) = drain(client, "work_queue")
+    assert message.body == b'{"mended": true}'
+    assert message.properties["content_type"] == "application/json"
+
+
+@pytest.mark.parametrize(
+    ("exchange", "why"), [(WORK_EXCHANGE, "no queue takes it"), ("not-there", "no exchange 'not-there'")]
+)
+def test_a_letter_whose_successor_is_not_taken_stays_and_delays_no_neighbour(
+    publisher: Publisher, connection: Connection, client: Any, exchange: str, why: str
+) -> None:
+    publisher.publish(foreign(9))
+
+    def decide(letter: DeadLetter) -> Verdict:
+        return Republished(exchange, "nobody-listens", letter.again().message) if letter.body == b"4" else again(letter)
+
+    taken = take(connection, everything, decide)
+    assert (taken.republished, taken.unconfirmed) == (8, 1)
+    assert why in taken.why
+    assert bodies(look(connection)) == [b"4"]
+    published = {message.properties["message_id"] for message in drain(client, "work_queue")}
+    assert published == {f"m{n:04}" for n in range(9) if n != 4}
+
+
+def test_what_a_handler_raises_gives_back_what_is_undecided(publisher: Publisher, connection: Connection) -> None:
+    publisher.publish(foreign(10))
+
+    def decide(letter: DeadLetter) -> Verdict:
+        if letter.body == b"5":
+            raise RuntimeError("the ledger is away")
+        return Discard()
+
+    with pytest.raises(RuntimeError, match="the ledger is away"):
+        take(connection, everything, decide)
+    assert [int(body) for body in bodies(look(connection))] == [5, 6, 7, 8, 9]
+
+
+def test_a_letter_that_dies_again_meanwhile_is_not_taken_twice(publisher: Publisher, connection: Connection) -> None:
+    publisher.publish(foreign(5))
+    back = take(
+        connection, everything, lambda letter: Republished(DLX_EXCHANGE, letter.routing_key, letter.again().message)
+    )
+    assert back == Taken(republished=5)
+    assert len(look(connection)) == 5
+
+
+def replay_and_die(url: str) -> None:
+    """What a process does that is killed in the middle of a replay."""
+
+    def decide(letter: DeadLetter) -> Verdict:
+        if letter.body == b"180":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return again(letter)
+
+    take(connect(url, name="doomed"), everything, decide)
+
+
+def test_a_process_that_is_killed_in_the_middle_loses_none(
+    publisher: Publisher, connection: Connection, client: Any, broker_url: str
+) -> None:
+    publisher.publish(foreign(250))
+    doomed = multiprocessing.get_context("spawn").Process(target=replay_and_die, args=(broker_url,))
+    doomed.start()
+    doomed.join()
+    assert doomed.exitcode == -signal.SIGKILL
+    kept: set[str] = set()
+    for _ in range(1000):  # the broker sees the death of the process a moment later
+        kept = {str(letter.properties["message_id"]) for letter in look(connection)}
+        if len(kept) >= 150:
+            break
+    replayed = {message.properties["message_id"] for message in drain(client, "work_queue")}
+    assert replayed
+    assert kept | replayed == {letter.message.message_id for letter in foreign(250)}
