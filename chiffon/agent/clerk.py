@@ -7,27 +7,26 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from functools import partial
 
 import structlog
 
 from chiffon.agent import continuations
-from chiffon.agent.commands import Command, Condemned, Draining, Finished, Hopeless, Offer, Paid, Refused, Started
+from chiffon.agent.claiming import Claimer, twins
+from chiffon.agent.commands import Command, Condemned, Draining, Finished, Hopeless, Offer, Paid, Started
 from chiffon.agent.life import Life
 from chiffon.agent.mailbox import Mailbox
-from chiffon.agent.reading import Direct, Reader
-from chiffon.agent.run import Report
+from chiffon.agent.reading import Reader
+from chiffon.agent.settling import Settler
 from chiffon.config import Settings
 from chiffon.dispatch.ring import Ringer
 from chiffon.dispatch.sweep import DEATHS_PER_CRASH
 from chiffon.domain.errors import LedgerUnavailable, SchemaBehind
-from chiffon.domain.tasks import Claim, Fate, NotDue, Ring
-from chiffon.domain.verdicts import Failed, WorkError
+from chiffon.domain.tasks import Claim
 from chiffon.ledger import claims
 from chiffon.ledger.accept import LostRace
-from chiffon.ledger.condemn import may_wait
-from chiffon.ledger.connect import Cursor, RefusedData
-from chiffon.ledger.settle import Fenced, Recorded, clear_debts, settle
+from chiffon.ledger.connect import RefusedData
+from chiffon.ledger.settle import clear_debts
 
 log = structlog.get_logger(__name__)
 
@@ -47,8 +46,8 @@ class Clerk:
     def __init__(self, settings: Settings, life: Life, reader: Reader, ringer: Ringer, mailbox: Mailbox) -> None:
         self._settings = settings
         self._life = life
-        self._reader = reader
-        self._ringer = ringer
+        self._settler = Settler(settings, life, reader, ringer)
+        self._claimer = Claimer(settings, life, reader, ringer)
         self._mailbox = mailbox
         self._commands: queue.SimpleQueue[Command | None] = queue.SimpleQueue()
         self._offers: list[Offer] = []
@@ -136,7 +135,7 @@ class Clerk:
         still_ours = self._life.begin()
         for key in self._held - still_ours:
             self._held.discard(key)
-            self._mailbox.post(lambda key=key: self.on_lost(key))  # type: ignore[misc]
+            self._mailbox.post(partial(self.on_lost, key))
         self._held &= still_ours
         self._beat_at = time.monotonic()
 
@@ -156,96 +155,24 @@ class Clerk:
             self._tick()
             self._ticked_at = time.monotonic()
 
-    # Settling
-
     def _settle(self) -> None:
-        batch = _one_a_task(self._finished)
-        answers = self._written(batch)
+        answers = self._settler.settle(_one_a_task(self._finished))
         done = {id(finished) for finished, _ in answers}
         self._finished = [finished for finished in self._finished if id(finished) not in done]
         for finished, answer in answers:
             self._held.discard(finished.key)
-            self._mailbox.post(lambda f=finished, a=answer: f.reply(a))  # type: ignore[misc]
-
-    def _written(self, batch: Sequence[Finished]) -> list[tuple[Finished, Recorded | Fenced]]:
-        """Settle in one commit. Data that Postgres refuses is halved until the bad row stands alone, and fails."""
-        try:
-            return self._write(batch)
-        except (RefusedData, LostRace) as error:
-            if len(batch) > 1:
-                half = len(batch) // 2
-                return self._written(batch[:half]) + self._written(batch[half:])
-            if isinstance(error, LostRace):
-                return self._written(batch)
-            return self._write([_failed_instead(batch[0], error)], answer_for=batch)
-
-    def _write(
-        self, batch: Sequence[Finished], *, answer_for: Sequence[Finished] | None = None
-    ) -> list[tuple[Finished, Recorded | Fenced]]:
-        rings: list[Ring] = []
-        with self._life.transaction() as cursor:
-            found = settle(
-                cursor,
-                [finished.settlement for finished in batch],
-                ttl=self._settings.idempotency_ttl,
-                max_crashes=self._settings.max_crashes,
-            )
-            for finished in batch:
-                answer = found[finished.key]
-                if isinstance(answer, Recorded) and answer.fresh:
-                    rings += continuations.write(
-                        cursor,
-                        finished.report,
-                        reader=self._reader,
-                        trace_id=finished.trace_id,
-                        parent=finished.settlement.task_id,
-                        lease=self._settings.ring_lease,
-                    )
-        self._ringer.ring(rings)
-        return [(finished, found[finished.key]) for finished in answer_for or batch]
-
-    # Claiming
+            self._mailbox.post(partial(finished.reply, answer))
 
     def _claim(self) -> None:
         batch = self._offers[:GATHER]
-        twins = _twins(batch)
-        answers = self._claimed([offer for offer in batch if offer not in twins])
-        self._offers = twins + self._offers[len(batch) :]
+        later = twins(batch)
+        answers = self._claimer.claim([offer for offer in batch if offer not in later])
+        self._offers = later + self._offers[len(batch) :]
         for offer, fate in answers:
             claim = fate.claim if isinstance(fate, Hopeless) else fate
             if isinstance(claim, Claim):
                 self._held.add((claim.task_id, claim.execution))
-            self._mailbox.post(lambda o=offer, f=fate: o.reply(f))  # type: ignore[misc]
-
-    def _claimed(self, batch: Sequence[Offer]) -> list[tuple[Offer, Fate | Hopeless | Refused]]:
-        """Claim in one commit; what Postgres refuses is halved until the bad delivery stands alone."""
-        incarnation = self._life.incarnation
-        assert incarnation is not None  # noqa: S101 -- `_come_to_life` was here
-        try:
-            with self._life.transaction() as cursor:
-                refused, rings = continuations.bear(cursor, [offer.what for offer in batch], self._settings)
-                wanted = {o.task_id: o.token for o in batch if o.task_id not in refused and o.task_id not in rings}
-                fates = claims.claim(cursor, wanted, incarnation=incarnation, agent_id=self._life.identity.agent_id)
-                found = {task_id: self._judged(cursor, fate) for task_id, fate in fates.items()}
-            self._ringer.ring(rings.values())
-        except (RefusedData, LostRace) as error:
-            if len(batch) > 1:
-                half = len(batch) // 2
-                return self._claimed(batch[:half]) + self._claimed(batch[half:])
-            if isinstance(error, LostRace):
-                return self._claimed(batch)
-            return [(batch[0], Refused(str(error)))]
-        answers: dict[str, Fate | Hopeless | Refused] = {**found}
-        answers |= {task_id: NotDue(task_id) for task_id in rings}
-        answers |= {task_id: Refused(why) for task_id, why in refused.items()}
-        return [(offer, answers[offer.task_id]) for offer in batch]
-
-    def _judged(self, cursor: Cursor, fate: Fate) -> Fate | Hopeless:
-        """A claim of a work type that this agent does not know, and nobody has known for long, is hopeless."""
-        if not isinstance(fate, Claim) or fate.work_type in self._reader.celery_tasks:
-            return fate
-        within = self._settings.unknown_after
-        return fate if may_wait(cursor, fate.task_id, fate.work_type, within=within) else Hopeless(fate)
+            self._mailbox.post(partial(offer.reply, fate))
 
     def _condemn(self) -> None:
         while self._condemned:
@@ -262,20 +189,17 @@ class Clerk:
                 claims.mark_started(cursor, begun)
         self._started = []
 
-    # What comes by itself
-
     def _tick(self) -> None:
         now = time.monotonic()
         incarnation = self._life.incarnation
-        assert incarnation is not None  # noqa: S101 -- `_come_to_life` was here
         if now - self._beat_at >= self._settings.heartbeat_seconds:
             self._life.beat(self._life.identity.queues, self._life.identity.slots)
             self._beat_at = now
-        if self._held:
+        if self._held and incarnation is not None:
             with self._life.transaction() as cursor:
                 asked = claims.asked_to_stop(cursor, incarnation)
             for key, since in asked.items():
-                self._mailbox.post(lambda k=key, s=since: self.on_cancel(k, s))  # type: ignore[misc]
+                self._mailbox.post(partial(self.on_cancel, key, since))
         if settled := [paid for paid in self._paid if now - paid.at >= PAID_AFTER]:
             self._paid = [paid for paid in self._paid if paid not in settled]
             if believed := [paid.task_id for paid in settled if paid.still_connected()]:
@@ -289,27 +213,3 @@ def _one_a_task(finished: Sequence[Finished]) -> list[Finished]:
     for item in finished[:GATHER]:
         first.setdefault(item.settlement.task_id, item)
     return list(first.values())
-
-
-def _twins(offers: Sequence[Offer]) -> list[Offer]:
-    """Deliveries of a task, or of a request_id, that an earlier one of the batch is about."""
-    seen: set[str] = set()
-    twins = []
-    for offer in offers:
-        names = {offer.task_id}
-        if isinstance(offer.what, Direct):
-            names.add("request " + offer.what.task.request_id)
-        if names & seen:
-            twins.append(offer)
-        seen |= names
-    return twins
-
-
-def _failed_instead(finished: Finished, error: Exception) -> Finished:
-    """The same run as a failure, because the ledger cannot keep what it returned."""
-    verdict = Failed(WorkError("RefusedData", f"the ledger cannot keep the result: {error}", "chiffon"))
-    return replace(
-        finished,
-        settlement=replace(finished.settlement, verdict=verdict, children=None, meta=None),
-        report=Report(verdict=verdict),
-    )

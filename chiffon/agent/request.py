@@ -17,6 +17,7 @@ from celery.worker.request import Request
 
 from chiffon.agent.clerk import Clerk
 from chiffon.agent.commands import Finished, Paid, Started
+from chiffon.agent.headers import protocol2_headers
 from chiffon.agent.ledger_backend import work_error
 from chiffon.agent.reading import Reader
 from chiffon.agent.run import Report, Run, running
@@ -78,7 +79,7 @@ class ClaimedRequest(Request):
             on_reject=message.reject_log_error,
             task=task,
             body=body,
-            headers=_headers(claim, shown, (timeout, claim.soft_timeout)),
+            headers=protocol2_headers(claim, shown, (timeout, claim.soft_timeout)),
             decoded=True,
             **options,
         )
@@ -216,9 +217,10 @@ class ClaimedRequest(Request):
 
     def _reconsidered(self, verdict: Verdict) -> Verdict:
         """Parameters that the API accepted may fit a newer agent: in a rolling deployment it is not over yet."""
-        unfit = isinstance(verdict, DeadLettered) and verdict.error.type == Unfit.__name__
-        if unfit and self.claim.origin == "http" and self.claim.age < self.app.settings.unknown_after:
-            return GivenBack(verdict.error, started=False, after=backoff(self.claim.give_backs))
+        may_fit = self.claim.origin == "http" and self.claim.age < self.app.settings.unknown_after
+        match verdict:
+            case DeadLettered(error) if may_fit and error.type == Unfit.__name__:
+                return GivenBack(error, started=False, after=backoff(self.claim.give_backs))
         return verdict
 
     def _anew(self, report: Report | None) -> str | None:
@@ -287,25 +289,3 @@ def monotonic_since(time_start: float | None) -> float | None:
 
 def _reference(result: Any) -> Any:
     return weakref.ref(result) if result is not None else None
-
-
-def _headers(claim: Claim, shown: tuple[str, str], limits: tuple[float | None, float | None]) -> dict[str, Any]:
-    """Protocol 2 headers, from the row: what runs is the row, never the message."""
-    canvas = claim.canvas
-    return {
-        "lang": "py",
-        "task": claim.work_type,
-        "id": claim.task_id,
-        "root_id": canvas.get("root_id") or claim.task_id,
-        "parent_id": canvas.get("parent_id"),
-        "group": canvas.get("group"),
-        "retries": claim.retries,
-        "timelimit": list(limits),
-        "argsrepr": shown[0],
-        "kwargsrepr": shown[1],
-        "eta": None,
-        "expires": None,
-        "request_id": claim.request_id,
-        "trace_id": claim.trace_id,
-        **(canvas.get("headers") or {}),
-    }

@@ -1,0 +1,75 @@
+"""Claiming what many deliveries ring for in one commit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from chiffon.agent import continuations
+from chiffon.agent.commands import Hopeless, Offer, Refused
+from chiffon.agent.halving import halved
+from chiffon.agent.life import Life
+from chiffon.agent.reading import Direct, Reader
+from chiffon.config import Settings
+from chiffon.dispatch.ring import Ringer
+from chiffon.domain.errors import LedgerUnavailable
+from chiffon.domain.tasks import Claim, Fate, NotDue
+from chiffon.ledger import claims
+from chiffon.ledger.condemn import may_wait
+from chiffon.ledger.connect import Cursor
+
+Answer = tuple[Offer, Fate | Hopeless | Refused]
+"""An offer, and what its claim found."""
+
+
+class Claimer:
+    """Claims tasks for one incarnation."""
+
+    def __init__(self, settings: Settings, life: Life, reader: Reader, ringer: Ringer) -> None:
+        self._settings = settings
+        self._life = life
+        self._reader = reader
+        self._ringer = ringer
+
+    def claim(self, batch: Sequence[Offer]) -> list[Answer]:
+        """Claim; a delivery whose data the ledger refuses is refused. No two of one task or request_id (`twins`).
+
+        Raises LedgerUnavailable: some may have been claimed; repeating with the same tokens finds them.
+        """
+        return halved(batch, self._together, lambda offer, error: [(offer, Refused(str(error)))])
+
+    def _together(self, batch: Sequence[Offer]) -> list[Answer]:
+        incarnation = self._life.incarnation
+        if incarnation is None:
+            raise LedgerUnavailable("the agent is not registered yet")
+        with self._life.transaction() as cursor:
+            refused, rings = continuations.bear(cursor, [offer.what for offer in batch], self._settings)
+            wanted = {o.task_id: o.token for o in batch if o.task_id not in refused and o.task_id not in rings}
+            fates = claims.claim(cursor, wanted, incarnation=incarnation, agent_id=self._life.identity.agent_id)
+            answers: dict[str, Fate | Hopeless | Refused] = {
+                task_id: self._judged(cursor, fate) for task_id, fate in fates.items()
+            }
+        self._ringer.ring(rings.values())
+        answers |= {task_id: NotDue(task_id) for task_id in rings}
+        answers |= {task_id: Refused(why) for task_id, why in refused.items()}
+        return [(offer, answers[offer.task_id]) for offer in batch]
+
+    def _judged(self, cursor: Cursor, fate: Fate) -> Fate | Hopeless:
+        """A claim of a work type that this agent does not know, and nobody has known for long, is hopeless."""
+        if not isinstance(fate, Claim) or fate.work_type in self._reader.celery_tasks:
+            return fate
+        within = self._settings.unknown_after
+        return fate if may_wait(cursor, fate.task_id, fate.work_type, within=within) else Hopeless(fate)
+
+
+def twins(offers: Sequence[Offer]) -> list[Offer]:
+    """The offers of a task, or of a request_id, that an earlier one of the batch is about."""
+    seen: set[str] = set()
+    found = []
+    for offer in offers:
+        names = {offer.task_id}
+        if isinstance(offer.what, Direct):
+            names.add("request " + offer.what.task.request_id)
+        if names & seen:
+            found.append(offer)
+        seen |= names
+    return found
