@@ -13,8 +13,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 PREFIX = "CHIFFON_"
 
-Seconds = Annotated[float, Field(gt=0)]
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 """A duration in seconds, greater than zero."""
+
+Grace = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+"""A duration in seconds that may be none."""
+
+Secret = Field(repr=False)
+"""What holds a password is not shown with the rest."""
 
 
 class SettingsError(Exception):
@@ -27,15 +33,15 @@ class Settings(BaseModel):
     Durations are seconds, sizes are bytes.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, validate_default=True)
 
-    database_url: str = "postgresql://127.0.0.1:5432/chiffon"
-    database_direct_url: str = ""
-    broker_url: str = "amqp://127.0.0.1:5672//"
-    management_url: str = ""
+    database_url: Annotated[str, Secret] = "postgresql://127.0.0.1:5432/chiffon"
+    database_direct_url: Annotated[str, Secret] = ""
+    broker_url: Annotated[str, Secret] = "amqp://127.0.0.1:5672//"
+    management_url: Annotated[str, Secret] = ""
     queue_type: Literal["classic", "quorum"] = "classic"
 
-    api_keys: tuple[str, ...] = ()
+    api_keys: Annotated[tuple[str, ...], Secret] = ()
     max_body: int = Field(default=1_000_000, gt=0)
     max_result: int = Field(default=1_000_000, gt=0)
     max_message: int = Field(default=16_000_000, gt=0)
@@ -45,11 +51,11 @@ class Settings(BaseModel):
     max_crashes: int = Field(default=3, ge=1)
     unknown_after: Seconds = 3600
     ack_after: Seconds = 600
-    cancel_grace: float = Field(default=2, ge=0)
+    cancel_grace: Grace = 2
 
     heartbeat_seconds: Seconds = 60
     offline_after: Seconds = 180
-    takeover_grace: float = Field(default=2, ge=0)
+    takeover_grace: Grace = 2
 
     ring_lease: Seconds = 5
     sweep_seconds: Seconds = 1
@@ -83,28 +89,23 @@ class Settings(BaseModel):
         """Name psycopg2: to SQLAlchemy 2.1 a bare ``postgresql://`` means psycopg 3."""
         if not value:
             return value
-        scheme, separator, rest = value.partition("://")
-        if not separator or scheme not in {"postgresql", "postgres", "postgresql+psycopg2"}:
-            raise ValueError("must look like postgresql://user:password@host:5432/database")
-        _check_port(value)
-        return f"postgresql+psycopg2://{rest}"
+        schemes = {"postgresql", "postgres", "postgresql+psycopg2"}
+        _check_url(value, schemes, "postgresql://user:password@host:5432/database")
+        return f"postgresql+psycopg2://{value.partition('://')[2]}"
 
     @field_validator("broker_url")
     @classmethod
     def _amqp_only(cls, value: str) -> str:
         for url in value.split(";"):
-            if urlsplit(url.strip()).scheme not in {"amqp", "amqps", "pyamqp"}:
-                raise ValueError(
-                    "must look like amqp://user:password@host:5672// (several, joined by ';', are failed over)"
-                )
-            _check_port(url.strip())
+            example = "amqp://user:password@host:5672// (several, joined by ';', are failed over)"
+            _check_url(url.strip(), {"amqp", "amqps", "pyamqp"}, example)
         return value
 
     @field_validator("management_url")
     @classmethod
     def _http_only(cls, value: str) -> str:
-        if value and urlsplit(value).scheme not in {"http", "https"}:
-            raise ValueError("must look like http://user:password@host:15672")
+        if value:
+            _check_url(value, {"http", "https"}, "http://user:password@host:15672")
         return value
 
     @model_validator(mode="after")
@@ -155,9 +156,16 @@ def validated_database_url(url: str) -> str:
         raise SettingsError(problems.errors()[0]["msg"].removeprefix("Value error, ")) from None
 
 
-def _check_port(url: str) -> None:
+def _check_url(url: str, schemes: set[str], example: str) -> None:
+    """Raise ValueError unless ``url`` has one of the schemes and a possible address. Its password is not repeated."""
     try:
-        urlsplit(url).port  # noqa: B018  -- the property parses, and raises
+        parts = urlsplit(url)
+    except ValueError:  # a bracket of an IPv6 address is missing
+        raise ValueError(f"must look like {example}") from None
+    if parts.scheme not in schemes or "://" not in url:
+        raise ValueError(f"must look like {example}")
+    try:
+        parts.port  # noqa: B018  -- the property parses, and raises
     except ValueError:
         raise ValueError("the port is not a number between 0 and 65535") from None
 
