@@ -39,8 +39,9 @@ class DeathWatch:
     def look(self, unlocked: set[int]) -> set[int]:
         """What was seen now; the incarnations that are dead by it."""
         now = self._clock()
-        self._since = {incarnation: self._since.get(incarnation, now) for incarnation in unlocked}
-        return {incarnation for incarnation, since in self._since.items() if now - since >= self._grace}
+        before = self._since
+        self._since = {incarnation: before.get(incarnation, now) for incarnation in unlocked}
+        return {incarnation for incarnation in unlocked & before.keys() if now - before[incarnation] >= self._grace}
 
     def forget(self) -> None:
         """The session broke: what was seen on it proves nothing."""

@@ -1,0 +1,84 @@
+"""An incarnation is dead when its lock was free at two looks, some time apart, on one unbroken session."""
+
+from __future__ import annotations
+
+import pytest
+
+from chiffon.dispatch.sweep import DeathWatch
+
+
+class Clock:
+    """Seconds that pass when the test says so."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def watch(clock: Clock) -> DeathWatch:
+    return DeathWatch(2.0, clock)
+
+
+def test_one_look_proves_nothing(watch: DeathWatch) -> None:
+    assert watch.look({7}) == set()
+
+
+def test_two_looks_too_close_together_prove_nothing(watch: DeathWatch, clock: Clock) -> None:
+    watch.look({7})
+    clock.now += 1.9
+    assert watch.look({7}) == set()
+
+
+def test_a_lock_that_stays_free_for_the_grace_is_a_death(watch: DeathWatch, clock: Clock) -> None:
+    watch.look({7})
+    clock.now += 2.0
+    assert watch.look({7}) == {7}
+
+
+def test_a_death_is_told_again_as_long_as_it_is_seen(watch: DeathWatch, clock: Clock) -> None:
+    watch.look({7})
+    clock.now += 2.0
+    assert [watch.look({7}), watch.look({7}), watch.look(set())] == [{7}, {7}, set()]
+
+
+def test_a_lock_that_was_held_in_between_starts_anew(watch: DeathWatch, clock: Clock) -> None:
+    watch.look({7})
+    clock.now += 1.5
+    watch.look(set())
+    clock.now += 1.5
+    assert watch.look({7}) == set()
+    clock.now += 2.0
+    assert watch.look({7}) == {7}
+
+
+def test_each_incarnation_has_a_time_of_its_own(watch: DeathWatch, clock: Clock) -> None:
+    watch.look({7})
+    clock.now += 1.0
+    watch.look({7, 8})
+    clock.now += 1.0
+    assert watch.look({7, 8}) == {7}
+    clock.now += 1.0
+    assert watch.look({7, 8}) == {7, 8}
+
+
+def test_a_broken_session_proves_nothing_of_what_was_seen_on_it(watch: DeathWatch, clock: Clock) -> None:
+    watch.look({7})
+    clock.now += 60.0
+    watch.forget()
+    assert watch.look({7}) == set()
+    clock.now += 2.0
+    assert watch.look({7}) == {7}
+
+
+def test_even_without_a_grace_one_look_is_not_enough(clock: Clock) -> None:
+    watch = DeathWatch(0.0, clock)
+    assert watch.look({7}) == set()
+    assert watch.look({7}) == {7}
