@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeAlias
 
 from chiffon.domain import ids
 from chiffon.domain.errors import IdempotencyKeyReused, LedgerUnavailable, OutcomeUnknown, TaskExists
@@ -16,7 +16,9 @@ from chiffon.domain.values import check_value
 from chiffon.domain.work import WorkTypes, registry
 from chiffon.ledger.accept import LostRace, accept, accept_inside
 from chiffon.ledger.connect import CommitUnknown, Ledger, on_connection
-from chiffon.ledger.queries import task as read_task
+
+_Accepted: TypeAlias = tuple[list[Acceptance], set[str]]
+"""What became of each task, and the ids of those that are `pending`: theirs are the first rings."""
 
 _RACES = 10
 """How often an acceptance that lost a race is repeated: each loss means that somebody else's was accepted."""
@@ -84,14 +86,19 @@ def submit_all(ledger: Ledger, tasks: Sequence[NewTask], *, lease: float) -> tup
         LedgerUnavailable: nothing was accepted.
         OutcomeUnknown: the ledger went away before it said whether it had accepted.
     """
-    unique = _without_twins(tasks)
+    origins = _origins(tasks)
+    unique = [task for index, task in enumerate(tasks) if origins[index] == index]
     try:
         fates, pending = _repeat_lost_races(lambda: _accept(ledger, unique, lease))
     except CommitUnknown as error:
-        fates, pending = _find_out(ledger, unique, error)
-    known = dict(zip((task.task_id for task in unique), fates, strict=True))
+        fates, pending = _accept_again(ledger, unique, lease, error)
+    fate_of = dict(zip((task.task_id for task in unique), fates, strict=True))
     rings = [first_ring(task) for task in unique if task.task_id in pending]
-    return [known.get(task.task_id) or _twin(task, unique, known) for task in tasks], rings
+    firsts = [tasks[origin] for origin in origins]
+    return [
+        fate_of[first.task_id] if origins[index] == index else _twin(task, first, fate_of[first.task_id])
+        for index, (task, first) in enumerate(zip(tasks, firsts, strict=True))
+    ], rings
 
 
 def submit(connection: Any, work_type: str, parameters: Mapping[str, Any] | None = None, **options: Any) -> str:
@@ -154,14 +161,12 @@ def first_ring(task: NewTask) -> Ring:
     )
 
 
-def _accept(ledger: Ledger, tasks: Sequence[NewTask], lease: float) -> tuple[list[Acceptance], set[str]]:
+def _accept(ledger: Ledger, tasks: Sequence[NewTask], lease: float) -> _Accepted:
     with ledger.transaction() as cursor:
         return accept(cursor, tasks, lease=lease)
 
 
-def _repeat_lost_races(
-    attempt: Callable[[], tuple[list[Acceptance], set[str]]],
-) -> tuple[list[Acceptance], set[str]]:
+def _repeat_lost_races(attempt: Callable[[], _Accepted]) -> _Accepted:
     for _ in range(_RACES - 1):
         try:
             return attempt()
@@ -170,20 +175,21 @@ def _repeat_lost_races(
     return attempt()
 
 
-def _find_out(ledger: Ledger, tasks: Sequence[NewTask], error: CommitUnknown) -> tuple[list[Acceptance], set[str]]:
-    """After a commit without an answer: did it happen? One commit accepted all of them or none."""
+def _accept_again(ledger: Ledger, tasks: Sequence[NewTask], lease: float, error: CommitUnknown) -> _Accepted:
+    """After a commit without an answer: the same ids once more, so that it has happened once, whether or not it had.
+
+    A commit that is still under way makes this one wait for it. What had happened is left to the sweeper to ring.
+    """
     for pause in (0.0, 0.1, 0.5):
         time.sleep(pause)
         try:
-            with ledger.transaction() as cursor:
-                there = [read_task(cursor, task.task_id) for task in tasks]
+            fates, pending = _repeat_lost_races(lambda: _accept(ledger, tasks, lease))
         except LedgerUnavailable:
             continue
-        if any(
-            view is not None and view.request_id == task.request_id for view, task in zip(there, tasks, strict=True)
-        ):
-            return [Accepted(task.task_id) for task in tasks], set()
-        raise LedgerUnavailable("Postgres went away before it accepted: try again") from error
+        own = [Duplicate(task.task_id) for task in tasks]
+        return [
+            Accepted(fate.task_id) if fate == mine else fate for fate, mine in zip(fates, own, strict=True)
+        ], pending
     first = tasks[0]
     raise OutcomeUnknown(
         "Postgres went away before it said whether it had accepted: repeat with the same request_id",
@@ -192,21 +198,21 @@ def _find_out(ledger: Ledger, tasks: Sequence[NewTask], error: CommitUnknown) ->
     ) from error
 
 
-def _without_twins(tasks: Sequence[NewTask]) -> list[NewTask]:
-    seen: set[str] = set()
-    unique = []
-    for task in tasks:
-        names = {f"task {task.task_id}", f"request {task.request_id}"}
-        if not names & seen:
-            unique.append(task)
-            seen |= names
-    return unique
+def _origins(tasks: Sequence[NewTask]) -> list[int]:
+    """For each task its own index, or that of the first one with which it shares a ``task_id`` or ``request_id``."""
+    first: dict[tuple[str, str], int] = {}
+    origins = []
+    for index, task in enumerate(tasks):
+        names = (("task", task.task_id), ("request", task.request_id))
+        origin = min((first[name] for name in names if name in first), default=index)
+        if origin == index:
+            first.update(dict.fromkeys(names, index))
+        origins.append(origin)
+    return origins
 
 
-def _twin(task: NewTask, unique: Sequence[NewTask], known: Mapping[str, Acceptance]) -> Acceptance:
+def _twin(task: NewTask, first: NewTask, fate: Acceptance) -> Acceptance:
     """What becomes of a task that shares an id with an earlier one of the same batch."""
-    first = next(other for other in unique if task.task_id == other.task_id or task.request_id == other.request_id)
-    answer = known[first.task_id].task_id
     if task.fingerprint == first.fingerprint:
-        return Duplicate(answer)
-    return IdTaken(answer) if task.task_id == first.task_id else KeyReused(answer)
+        return Duplicate(fate.task_id)
+    return IdTaken(fate.task_id) if task.task_id == first.task_id else KeyReused(fate.task_id)
