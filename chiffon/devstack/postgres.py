@@ -33,6 +33,7 @@ USER = "chiffon"
 _OPTIONS = {
     "listen_addresses": ports.LOOPBACK,
     "unix_socket_directories": "",  # a socket's path may have no more than 107 bytes, and a checkout's may be longer
+    "dynamic_shared_memory_type": "mmap",  # in the data folder: what a crash leaves goes with it
     "max_connections": "200",
     "fsync": "on",  # durability is the product: what the tests prove must hold after a crash
     "synchronous_commit": "on",
