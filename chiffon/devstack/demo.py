@@ -56,7 +56,7 @@ def run(environ: Mapping[str, str], screen: Screen) -> bool:
         screen.table("What came of it", columns, [row for _, row in judged])
         verdicts[:] = [is_right for is_right, _ in judged]
         wrong = verdicts.count(False)
-        screen.say(f"{wrong} outcomes are NOT the expected ones." if wrong else "Every outcome is the expected one.")
+        screen.say(f"NOT as expected: {wrong} of {len(verdicts)}." if wrong else "Every outcome is the expected one.")
 
     with_stack(environ, screen, try_all)
     return all(verdicts)

@@ -62,7 +62,7 @@ def test_the_demo_fails_when_one_outcome_is_not_the_expected_one(checkout: Path,
     demo = chiffon(checkout, "demo", CHIFFON_DEMO_BREAK=family)
     printed, _ = demo.communicate(timeout=LIMIT)
     assert demo.returncode == 1, printed
-    assert "2 outcomes are NOT the expected ones." in printed
+    assert "NOT as expected: 2 of 10." in printed
 
 
 def test_a_killed_stack_leaves_no_broker_no_ledger_no_api_and_no_agent(checkout: Path) -> None:
