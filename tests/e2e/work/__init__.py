@@ -1,0 +1,1 @@
+"""Work that only the scenarios have: `CHIFFON_WORKERS` names this package beside `workers`."""

@@ -1,0 +1,43 @@
+"""Work that leaves a witness: each run writes a line into a file that nothing of Chiffon reads or writes."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from typing import Any
+
+from chiffon import Retry, WorkContext, work
+
+
+@work("test.append", timeout=60)
+def append(context: WorkContext, path: str, note: Any = None, seconds: float = 0.0) -> dict[str, Any]:
+    """Write who runs it into the file at path, work for some seconds, and give back the note."""
+    _write(path, context, note)
+    _work_for(seconds)
+    return {"note": note, "pid": os.getpid()}
+
+
+@work("test.append_at_second_attempt", timeout=60, retries=2)
+def append_at_second_attempt(context: WorkContext, path: str) -> dict[str, Any]:
+    """Write a line at each attempt, and ask for another after the first."""
+    _write(path, context, None)
+    if context.attempt == 1:
+        raise Retry("once more", after=0.1)
+    return {"attempt": context.attempt, "trace_id": context.trace_id, "request_id": context.request_id}
+
+
+def _write(path: str, context: WorkContext, note: Any) -> None:
+    """Append one line by one write, so that the lines of two processes cannot mix."""
+    line = {"task_id": context.task_id, "attempt": context.attempt, "pid": os.getpid(), "note": note}
+    file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    try:
+        os.write(file, json.dumps(line).encode() + b"\n")
+    finally:
+        os.close(file)
+
+
+def _work_for(seconds: float) -> None:
+    until = time.monotonic() + seconds
+    while (left := until - time.monotonic()) > 0:
+        time.sleep(min(left, 0.1))
