@@ -1,0 +1,55 @@
+"""What one scenario runs: its own virtual host, ledger, and settings in seconds where the product counts minutes."""
+
+from __future__ import annotations
+
+import sys
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from chiffon.devstack.process import Process
+
+REPOSITORY = Path(__file__).parents[2]
+
+QUICK = {
+    "CHIFFON_HEARTBEAT_SECONDS": "1",
+    "CHIFFON_OFFLINE_AFTER": "3",
+    "CHIFFON_SWEEP_SECONDS": "0.5",
+    "CHIFFON_RING_LEASE": "2",
+    "CHIFFON_TAKEOVER_GRACE": "1",
+}
+"""The times of the processes under test; that the true ones are the defaults is proven by the unit tests."""
+
+
+@dataclass(frozen=True)
+class StackUnderTest:
+    """How to start a program that belongs to one scenario. ``name`` is unique, ``folder`` takes the logs."""
+
+    broker_url: str
+    ledger_url: str
+    folder: Path
+    api_key: str = field(default_factory=lambda: uuid.uuid4().hex)
+    name: str = field(default_factory=lambda: uuid.uuid4().hex[:8])
+
+    def settings(self, **others: object) -> dict[str, str]:
+        """Return the environment of every program of the stack; ``others`` by their names without ``CHIFFON_``."""
+        return {
+            "CHIFFON_BROKER_URL": self.broker_url,
+            "CHIFFON_DATABASE_URL": self.ledger_url,
+            "CHIFFON_API_KEYS": self.api_key,
+            "CHIFFON_WORKERS": "workers,tests.e2e.work",
+            **QUICK,
+            **{f"CHIFFON_{name.upper()}": str(value) for name, value in others.items()},
+        }
+
+    def program(self, name: str, *command: str, ready: Callable[[], bool], **others: object) -> Process:
+        """Describe a Python program (``python -m ...``) that runs in the repository, with a log of its own."""
+        return Process(
+            name,
+            [sys.executable, "-m", *command],
+            log=self.folder / f"{name}.log",
+            environment=self.settings(**others),
+            folder=REPOSITORY,
+            ready=ready,
+        )
