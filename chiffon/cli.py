@@ -7,11 +7,12 @@ import sys
 from typing import Any
 
 import click
+import requests
 
 from chiffon.config import Settings, SettingsError
 from chiffon.devstack import demo as demonstration
 from chiffon.devstack import doctor as checks
-from chiffon.devstack import foreground
+from chiffon.devstack import foreground, unproxied
 from chiffon.devstack.errors import DevstackError, MissingProgram, NotAllowed
 from chiffon.devstack.screen import Screen
 from chiffon.domain.errors import ChiffonError
@@ -96,6 +97,40 @@ def doctor() -> None:
         click.echo(f"{'ok ' if finding.is_well else 'BAD'}  {finding.subject:<10}  {finding.note}")
         is_well = is_well and finding.is_well
     if not is_well:
+        sys.exit(FAILED)
+
+
+@main.group()
+def health() -> None:
+    """Probes, for containers: exit code 1 if a restart might help."""
+
+
+@health.command()
+@click.argument("name", required=False)
+def agent(name: str | None) -> None:
+    """Ask whether the agent works that `celery -A chiffon worker` (with `-n NAME`) has started on this host.
+
+    A ledger or a broker that is away says nothing about the agent, which waits for it too.
+    """
+    from chiffon.agent.health import agent_called, signs_of_life  # the only command that needs Celery
+
+    signs = list(signs_of_life(agent_called(name)))
+    for sign in signs:
+        click.echo(sign.said)
+    if any(sign.lives is False for sign in signs):
+        sys.exit(FAILED)
+
+
+@health.command()
+@click.argument("url")
+def http(url: str) -> None:
+    """Ask whether URL is answered with success within 5 seconds."""
+    try:
+        answer = unproxied.session().get(url, timeout=5)
+    except requests.RequestException as error:
+        raise DevstackError(f"{url} does not answer: {error}") from error
+    click.echo(f"{url} answers {answer.status_code}")
+    if not answer.ok:
         sys.exit(FAILED)
 
 
