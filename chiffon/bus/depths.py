@@ -38,16 +38,13 @@ def depths(connection: Connection, topology: Topology, management_url: str = "")
         OSError, amqp.AMQPError: the connection is dead.
     """
     channel = connection.channel()
-    found = []
     try:
-        for name in (*topology.queue_names, DLX_QUEUE):
-            ready, consumers = _ask(channel, name)
-            unacked = _unacked(management_url, connection.virtual_host, name) if management_url else None
-            found.append(Depth(name, ready, consumers, unacked))
+        found = {name: _ask(channel, name) for name in (*topology.queue_names, DLX_QUEUE)}
     finally:
         with contextlib.suppress(OSError, amqp.AMQPError):
             channel.close()
-    return found
+    unacked = _unacked(management_url, connection.virtual_host) if management_url else {}
+    return [Depth(name, ready, consumers, unacked.get(name)) for name, (ready, consumers) in found.items()]
 
 
 def _ask(channel: Any, name: str) -> tuple[int, int]:
@@ -58,14 +55,18 @@ def _ask(channel: Any, name: str) -> tuple[int, int]:
     return int(answer.message_count), int(answer.consumer_count)
 
 
-def _unacked(management_url: str, vhost: str, name: str) -> int | None:
+def _unacked(management_url: str, vhost: str) -> dict[str, int]:
+    """How many messages of each queue are unacknowledged; a queue of the last seconds has no figure yet."""
     parts = urlsplit(management_url)
-    where = f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}"
+    address = f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}/api/queues/{quote(vhost, safe='')}"
     try:
-        answer = requests.get(f"{where}/api/queues/{quote(vhost, safe='')}/{quote(name, safe='')}", timeout=_TIMEOUT)
+        answer = requests.get(address, params={"columns": "name,messages_unacknowledged"}, timeout=_TIMEOUT)
         answer.raise_for_status()
-        unacked = answer.json().get("messages_unacknowledged")  # not there in a queue's first seconds
-        return None if unacked is None else int(unacked)
-    except (requests.RequestException, ValueError, TypeError, AttributeError) as error:
-        _LOG.warning("the management API does not say what is unacknowledged in %s: %s", name, type(error).__name__)
-        return None
+        return {
+            queue["name"]: int(queue["messages_unacknowledged"])
+            for queue in answer.json()
+            if "messages_unacknowledged" in queue
+        }
+    except (requests.RequestException, ValueError, LookupError, TypeError) as error:
+        _LOG.warning("the management API does not say what is unacknowledged: %s", type(error).__name__)
+        return {}
