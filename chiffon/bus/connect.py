@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import socket
+import ssl
 import struct
 import time
 from types import TracebackType
@@ -164,5 +165,7 @@ def _advice(error: Exception) -> str:
         )
     if isinstance(error, socket.gaierror):
         return "the host name is unknown; check CHIFFON_BROKER_URL"
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"its certificate is not trusted ({error.verify_message}); name its authority's file in SSL_CERT_FILE"
     reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     return f"RabbitMQ does not answer ({reason}); start it, or check CHIFFON_BROKER_URL"
