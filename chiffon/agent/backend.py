@@ -27,7 +27,7 @@ from chiffon.agent.backend_values import clean, decoded, encodable, encoded, enc
 from chiffon.agent.backend_waiting import PATIENCE, Meta, Waiting
 from chiffon.config import SettingsError, settings, validated_database_url
 from chiffon.domain.errors import LedgerUnavailable
-from chiffon.ledger import expiry, migrate, results
+from chiffon.ledger import expiry, groups, migrate, results
 from chiffon.ledger.connect import Cursor, Ledger, RefusedData
 from chiffon.ledger.listener import Listener, listener_at
 from chiffon.ledger.results import StoredResult
@@ -150,19 +150,19 @@ class PostgresBackend(Waiting, Chords, Backend):
 
     def _save_group(self, group_id: str, result: Any) -> Any:
         with self._transaction() as cursor:
-            results.save_group(cursor, group_id, encoded(result.as_tuple()))
+            groups.save_group(cursor, group_id, encoded(result.as_tuple()))
         return result
 
     def _restore_group(self, group_id: str) -> Meta | None:
         with self._transaction() as cursor:
-            tree = results.restore_group(cursor, group_id)
+            tree = groups.restore_group(cursor, group_id)
         if tree is None:
             return None
         return {"task_id": group_id, "result": result_from_tuple(decoded(tree), self.app)}
 
     def _delete_group(self, group_id: str) -> None:
         with self._transaction() as cursor:
-            results.delete_group(cursor, group_id)
+            groups.delete_group(cursor, group_id)
 
     def _ensure_retryable(
         self,
@@ -226,6 +226,8 @@ class PostgresBackend(Waiting, Chords, Backend):
     def _stored(self, task_id: str, result: Any, state: str, traceback: Any, request: Any) -> StoredResult:
         """The row to keep. Raises EncodeError if it is the result that has no JSON."""
         meta = self._get_result_meta(result=result, state=state, traceback=traceback, request=request)
+        if getattr(request, "group_index", None) is not None:
+            meta["group_index"] = request.group_index
         return StoredResult(
             task_id=str(task_id),
             status=state,

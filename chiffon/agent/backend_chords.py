@@ -9,11 +9,12 @@ from typing import Any
 
 from celery import maybe_signature, states
 from celery.exceptions import ChordError
+from celery.utils.functional import _regen
 
 from chiffon.agent.backend_values import decoded, encoded
 from chiffon.domain.errors import LedgerUnavailable
 from chiffon.domain.trees import filled, leaves
-from chiffon.ledger import results
+from chiffon.ledger import groups, results
 from chiffon.ledger.connect import CommitUnknown, Cursor
 from chiffon.ledger.results import StoredResult
 
@@ -34,12 +35,18 @@ class Chords:
     def apply_chord(self, header_result_args: tuple[Any, ...], body: Any, **kwargs: Any) -> None:
         """Make ready for a chord, before its header is published."""
         group_id, nodes = header_result_args
-        tree = encoded([[group_id, None], [node.as_tuple() for node in nodes]])
+        # A header that comes from a generator is made while it is published: it may be large, or slow.
+        made = None if isinstance(nodes, _regen) else [node.as_tuple() for node in nodes]
+        tree = None if made is None else encoded([[group_id, None], made])
         self._ensure_retryable(self._begin_chord, group_id, tree)
 
     def set_chord_size(self, group_id: str, chord_size: int) -> None:
         """Say how many parts the chord has, before the last of them is published."""
         self._ensure_retryable(self._size_chord, group_id, chord_size)
+
+    def add_to_chord(self, chord_id: str, result: Any) -> None:
+        """Let a chord wait for one more task."""
+        self._ensure_retryable(self._add_to_chord, chord_id, result.id, encoded(result.as_tuple()))
 
     def on_chord_part_return(self, request: Any, state: str, result: Any, **kwargs: Any) -> None:
         """Note a part that has ended; whoever finishes the set applies the callback."""
@@ -75,7 +82,7 @@ class Chords:
             ChordError: one of them failed, or the header is not known.
             CeleryTimeout: a result is not there.
         """
-        text = self._ensure_retryable(self._restore_tree, group_id)
+        text = self._ensure_retryable(self._header, group_id)
         if text is None:
             raise ChordError(f"GroupResult {group_id} no longer exists")
         tree = decoded(text)
@@ -94,9 +101,13 @@ class Chords:
             logger.exception("chord %s could not publish its callback", group_id)
             self.chord_error_from_stack(callback, _chord_error(f"Callback error: {error!r}", error))
 
-    def _begin_chord(self, group_id: str, tree: str) -> None:
+    def _begin_chord(self, group_id: str, tree: str | None) -> None:
         with self._transaction() as cursor:
-            results.begin_chord(cursor, group_id, tree)
+            groups.begin_chord(cursor, group_id, tree)
+
+    def _add_to_chord(self, group_id: str, task_id: str, node: str) -> None:
+        with self._transaction() as cursor:
+            groups.add_to_chord(cursor, group_id, task_id, node)
 
     def _size_chord(self, group_id: str, size: int) -> None:
         with self._transaction() as cursor:
@@ -106,9 +117,9 @@ class Chords:
         with self._transaction() as cursor:
             results.forget_parts(cursor, group_id)
 
-    def _restore_tree(self, group_id: str) -> str | None:
+    def _header(self, group_id: str) -> str | None:
         with self._transaction() as cursor:
-            return results.restore_group(cursor, group_id)
+            return groups.header(cursor, group_id)
 
 
 class _PartStep:

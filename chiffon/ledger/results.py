@@ -1,21 +1,21 @@
-"""Results for whoever asks Celery's way: states, groups, and the set of finished parts of each chord."""
+"""Results for whoever asks Celery's way, and the set of finished parts of each chord."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 from chiffon.domain.states import CELERY_STATES, ENDS
-from chiffon.domain.trees import leaves
-from chiffon.domain.values import parse
 from chiffon.ledger.connect import Cursor
 from chiffon.ledger.effects import CHANNEL
 from chiffon.ledger.settle import celery_error_sql, celery_state_sql
 
 FINAL = frozenset(CELERY_STATES[state] for state in ENDS)
 """Celery's words for a state that is an end: SUCCESS, FAILURE, REVOKED."""
+
+ADDED = "ADDED"
+"""The status of a part that says: one more is to be waited for."""
 
 _FINAL = ", ".join(f"'{word}'" for word in sorted(FINAL))
 _ENDS = ", ".join(f"'{state}'" for state in sorted(ENDS))
@@ -85,31 +85,6 @@ SELECT w.task_id,
 # name: forget  -- the result is gone, the task is not
 _FORGET = "DELETE FROM results WHERE task_id = %(task_id)s"
 
-# name: save group  -- (none) | saved -> saved
-_SAVE_GROUP = """
-INSERT INTO result_groups (group_id, result) VALUES (%(group_id)s, %(tree)s::jsonb)
-ON CONFLICT (group_id) DO UPDATE SET result = excluded.result, date_done = clock_timestamp()
-"""
-
-# name: restore group  -- reads the tree of a group's results
-_RESTORE_GROUP = "SELECT result::text FROM result_groups WHERE group_id = %(group_id)s"
-
-# name: delete group  -- saved -> (none)
-_DELETE_GROUP = "DELETE FROM result_groups WHERE group_id = %(group_id)s"
-
-# name: forget run  -- the parts of a header's earlier run, which was released, say nothing of the next
-_FORGET_RUN = """
-DELETE FROM chord_parts p USING chords c
- WHERE c.group_id = %(group_id)s AND p.group_id = c.group_id AND c.released_at IS NOT NULL
-"""
-
-# name: begin chord  -- (none) | released -> waiting; one that waits goes on waiting
-_BEGIN_CHORD = """
-INSERT INTO chords AS c (group_id) VALUES (%(group_id)s)
-ON CONFLICT (group_id) DO UPDATE SET size = NULL, released_at = NULL, created_at = clock_timestamp()
- WHERE c.released_at IS NOT NULL
-"""
-
 # name: size chord  -- says how many parts a chord waits for
 _SIZE_CHORD = """
 INSERT INTO chords (group_id, size) VALUES (%(group_id)s, %(size)s)
@@ -126,10 +101,10 @@ ON CONFLICT (group_id) DO UPDATE SET size = coalesce(c.size, excluded.size)
 
 # name: finish parts  -- adds to the set of finished parts; waiting -> released, once, when the set is whole
 # A part that releases bears the moment of the release, so that it can be told later who did.
-_FINISH_PARTS = """
+_FINISH_PARTS = f"""
 WITH moment AS MATERIALIZED (
   SELECT clock_timestamp() AS at
-), added AS (
+), finished AS (
   INSERT INTO chord_parts (group_id, task_id, status, created_at)
   SELECT v.group_id, v.task_id, v.status, moment.at
     FROM moment, unnest(%(group_ids)s::text[], %(task_ids)s::text[], %(statuses)s::text[])
@@ -142,8 +117,9 @@ WITH moment AS MATERIALIZED (
 UPDATE chords c SET released_at = moment.at
   FROM moment
  WHERE c.group_id = ANY(%(group_ids)s::text[]) AND c.released_at IS NULL
-   AND c.size <= (SELECT count(*) FROM chord_parts p WHERE p.group_id = c.group_id)
-               + (SELECT count(*) FROM added a WHERE a.group_id = c.group_id)
+   AND c.size <= (SELECT count(*) FILTER (WHERE p.status <> '{ADDED}') - count(*) FILTER (WHERE p.status = '{ADDED}')
+                    FROM chord_parts p WHERE p.group_id = c.group_id)
+               + (SELECT count(*) FROM finished f WHERE f.group_id = c.group_id)
 RETURNING c.group_id
 """
 
@@ -189,37 +165,6 @@ def forget(cursor: Cursor, task_id: str) -> None:
     cursor.execute(_FORGET, {"task_id": task_id})
 
 
-def save_group(cursor: Cursor, group_id: str, tree: str) -> None:
-    """Keep the tree (JSON text, see `domain.trees`) of a group's results."""
-    cursor.execute(_SAVE_GROUP, {"group_id": group_id, "tree": tree})
-
-
-def restore_group(cursor: Cursor, group_id: str) -> str | None:
-    """The tree of a group's results as JSON text, or None if it was not saved."""
-    cursor.execute(_RESTORE_GROUP, {"group_id": group_id})
-    row = cursor.fetchone()
-    return row[0] if row else None
-
-
-def delete_group(cursor: Cursor, group_id: str) -> None:
-    """Remove a saved group; its tasks' results stay."""
-    cursor.execute(_DELETE_GROUP, {"group_id": group_id})
-
-
-def begin_chord(cursor: Cursor, group_id: str, tree: str) -> None:
-    """Make ready for a chord whose header has this ``tree``, before any part of it is published.
-
-    A task that the header names twice ends once: its second place is counted as a finished part from the start.
-    """
-    save_group(cursor, group_id, tree)
-    cursor.execute(_FORGET_RUN, {"group_id": group_id})
-    cursor.execute(_BEGIN_CHORD, {"group_id": group_id})
-    names = list(leaves(parse(tree)))
-    again = len(names) - len(set(names))
-    if again:
-        finish_parts(cursor, [Part(group_id, f"again {number}", "SUCCESS") for number in range(again)])
-
-
 def size_chord(cursor: Cursor, group_id: str, size: int) -> None:
     """Say how many parts the chord waits for; to be committed before the last of them is published."""
     cursor.execute(_SIZE_CHORD, {"group_id": group_id, "size": size})
@@ -260,13 +205,3 @@ def released_by(cursor: Cursor, group_id: str, task_id: str) -> bool:
 def forget_parts(cursor: Cursor, group_id: str) -> None:
     """Note that the callback of a released chord is on its way."""
     cursor.execute(_FORGET_PARTS, {"group_id": group_id})
-
-
-def part_results(cursor: Cursor, group_id: str) -> list[StoredResult] | None:
-    """The results of a chord's header, in its order; None if the group is not known. A part without one is PENDING."""
-    tree: Any = restore_group(cursor, group_id)
-    if tree is None:
-        return None
-    names = list(leaves(parse(tree)))
-    found = fetch_many(cursor, set(names))
-    return [found.get(name) or StoredResult(name, "PENDING") for name in names]
