@@ -20,6 +20,7 @@ from chiffon.domain import ids
 from chiffon.domain.envelope import MessageEnvelope, parse_envelope
 from chiffon.domain.errors import InvalidInput, MalformedMessage
 from chiffon.domain.idempotency import fingerprint
+from chiffon.domain.retry import LONGEST_WAIT
 from chiffon.domain.tasks import NewTask
 from chiffon.domain.values import canonical, check_value, parse
 from chiffon.domain.work import DEFAULT_QUEUE, WorkTypes
@@ -27,6 +28,7 @@ from chiffon.domain.work import DEFAULT_QUEUE, WorkTypes
 _JSON_TYPES = {"", "application/json", "text/json"}
 _ENCODINGS = {"", "utf-8", "utf8", "us-ascii", "ascii", "binary"}
 _EMBEDDED = {"callbacks": list, "errbacks": list, "chain": list, "chord": dict}
+_FIRST, _LAST = datetime(1970, 1, 1, tzinfo=UTC), datetime(9999, 1, 1, tzinfo=UTC)
 _CARRIED = ("group_index", "ignore_result", "replaced_task_nesting", "shadow", "stamped_headers", "stamps", "reply_to")
 """Headers of protocol 2 that a run needs beside those that have columns."""
 
@@ -121,7 +123,7 @@ class Reader:
         known = envelope.task_id or (ids.derived_id("message", message_id) if message_id else None)
         task = NewTask(
             task_id=_task_id(known or ids.new_task_id()),
-            request_id=_request_id(envelope.request_id or known or ids.new_request_id()),
+            request_id=_request_id(envelope.request_id or (known or ids.new_request_id())[: ids.MAX_REQUEST_ID]),
             trace_id=_trace_id(envelope.trace_id),
             work_type=envelope.payload.work_type,
             fingerprint="",
@@ -143,8 +145,8 @@ class Reader:
         """A NewTask from Celery's protocol 2. Raises InvalidInput, MalformedMessage."""
         task_id = _task_id(headers.get("id"))
         name = headers.get("task")
-        if not isinstance(name, str) or not 1 <= len(name) <= 200:
-            raise MalformedMessage("the task's name is no text of 1-200 characters")
+        if not isinstance(name, str) or not 1 <= len(name) <= 200 or not name.isprintable():
+            raise MalformedMessage("the task's name is no printable text of 1-200 characters")
         if not isinstance(arguments, list) or not isinstance(parameters, dict):
             raise MalformedMessage("the arguments are no list, or the parameters no object")
         request_id = headers.get("request_id")
@@ -267,8 +269,10 @@ def _limits(value: Any) -> tuple[float | None, float | None]:
     if not isinstance(value, list | tuple) or len(value) != 2:
         raise MalformedMessage("timelimit is no pair of seconds")
     for seconds in value:
-        if seconds is not None and (isinstance(seconds, bool) or not isinstance(seconds, int | float) or seconds <= 0):
-            raise MalformedMessage("timelimit is no pair of seconds")
+        if seconds is None:
+            continue
+        if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds <= LONGEST_WAIT:
+            raise MalformedMessage("timelimit is no pair of seconds, of ten years at most")
     return value[0], value[1]
 
 
@@ -277,9 +281,12 @@ def _moment(value: Any, name: str) -> datetime | None:
         return None
     try:
         moment = datetime.fromisoformat(value)
-    except (TypeError, ValueError):
+        moment = moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+    except (TypeError, ValueError, OverflowError):
         raise MalformedMessage(f"{name} is no ISO 8601 time") from None
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    if not _FIRST <= moment < _LAST:
+        raise MalformedMessage(f"{name} is not between the years 1970 and 9999")
+    return moment
 
 
 def _text(value: Any) -> str | None:
