@@ -6,7 +6,7 @@ from typing import Any
 
 import structlog
 from celery.worker.consumer.consumer import Consumer
-from celery.worker.state import task_reserved
+from celery.worker.state import maybe_shutdown, task_reserved
 
 from chiffon import __version__
 from chiffon.agent.clerk import Clerk
@@ -74,6 +74,16 @@ class LedgerConsumer(Consumer):
         """Watch the mailbox on the event loop, again after each reconnect."""
         super().register_with_event_loop(hub)
         self.mailbox.register(hub)
+
+    def ensure_connected(self, conn: Any) -> Any:
+        """Connect, however long it takes, looking every second. (Stock Celery waits up to 30.)"""
+
+        def not_yet(error: Exception, wait: float) -> None:
+            log.warning("agent_waits_for_broker", reason=f"{conn.as_uri()}: {error}", next_try_in=wait)
+
+        connected = conn.ensure_connection(not_yet, None, 0.5, 0.5, 1.0, callback=maybe_shutdown)
+        self.first_connection_attempt = False
+        return connected
 
     def on_close(self) -> None:
         """The connection is gone, and with it what the pool has not begun: it goes back to the ledger."""

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import socket
 import time
+from functools import cache
 from typing import Any
 
 from celery import current_app, states
 from celery.app.trace import trace_task
 
 from chiffon.agent.run import Report, Run, running
+from chiffon.config import settings
 from chiffon.domain.verdicts import Completed, DeadLettered, GivenBack, Replaced, Verdict, WorkError
-from chiffon.logs import about
+from chiffon.logs import Scrubber, about
 
 
 def do_work(
@@ -38,10 +40,16 @@ def do_work(
         _, info, _, shown = trace_task(task, task_id, arguments, parameters, request, app=current_app)
     report = run.report
     report.runtime = time.monotonic() - began
-    report.shown = shown
+    report.shown = _scrubber().text(shown)
     if report.verdict is None:
         report.verdict = _unsaid(info, report)
     return report
+
+
+@cache
+def _scrubber() -> Scrubber:
+    """What hides secrets in what events and Flower show: work may give back what it was given."""
+    return Scrubber(settings().secret_parameters)
 
 
 def _unsaid(info: Any, report: Report) -> Verdict:

@@ -64,6 +64,11 @@ class Publisher:
         deadline = time.monotonic() + within
         return publish_apart(lambda batch: self._attempt(batch, deadline), letters)
 
+    def open(self) -> None:
+        """Connect and declare, if that is not done. Raises BrokerUnavailable."""
+        self._check_owner()
+        self._confirming()
+
     def tend(self) -> None:
         """Read what has arrived and prove that we live. Call it about once a second while there is nothing to publish.
 

@@ -62,6 +62,7 @@ class Ringer:
         self._pid = 0
         self._thread: threading.Thread | None = None
         self._state = RingerState(True, False, False, "nothing has been rung yet")
+        self._wanted = False
 
     def ring(self, rings: Iterable[Ring | Debt]) -> None:
         """Publish these soon. Never blocks and never fails: what is not rung here is rung by the sweeper."""
@@ -71,6 +72,15 @@ class Ringer:
                 self._waiting.put_nowait(item)
             except queue.Full:
                 return
+
+    def ready(self) -> bool:
+        """Whether a ring now would reach the broker, as far as was seen last; starts the ringer, and has it look.
+
+        Who sweeps leases nothing otherwise: the leases would run out one after the other, each twice as long.
+        """
+        self._ensure_running()
+        self._wanted = True
+        return self._state.connected and not self._state.blocked
 
     def state(self) -> RingerState:
         """How it is, as far as was seen last."""
@@ -105,7 +115,7 @@ class Ringer:
             while not (self._stopping.is_set() and self._waiting.empty()):
                 batch = self._gather()
                 if not batch:
-                    publisher.tend()
+                    self._tend(publisher)
                     continue
                 if unknown := {item_ring(item).queue for item in batch} - set(self._families):
                     self._families += tuple(unknown)  # a family that only another process knows
@@ -136,15 +146,29 @@ class Ringer:
         try:
             receipt = publisher.publish([letter for letter, _ in letters.values()])
         except BrokerUnavailable as error:
-            if self._state.connected or not self._state.detail.startswith("RabbitMQ"):
-                log.warning("broker_unavailable", reason=str(error), waiting=len(batch))
-            self._state = RingerState(True, False, False, f"RabbitMQ does not answer: {error}")
+            self._unavailable(error)
             self._stopping.wait(_PATIENCE)
             return
         for message_id in receipt.returned:
             log.error("unroutable", queue=item_ring(letters[message_id][1]).queue)
         self._state = RingerState(True, publisher.connected, publisher.blocked, receipt.why or "rings")
         self._write_down([letters[message_id][1] for message_id in receipt.confirmed])
+
+    def _tend(self, publisher: Publisher) -> None:
+        """With nothing to ring: keep the connection, and open it if somebody waits for that."""
+        try:
+            publisher.open() if self._wanted else publisher.tend()
+        except BrokerUnavailable as error:
+            self._unavailable(error)
+        else:
+            detail = "rings" if publisher.connected else "nothing to ring"
+            self._state = RingerState(True, publisher.connected, publisher.blocked, detail)
+
+    def _unavailable(self, error: BrokerUnavailable) -> None:
+        detail = f"RabbitMQ does not answer: {error}"
+        if self._state.detail != detail:
+            log.warning("broker_unavailable", reason=str(error))
+        self._state = RingerState(True, False, False, detail)
 
     def _letter(self, item: Ring | Debt) -> Letter:
         bell = doorbell(item_ring(item))

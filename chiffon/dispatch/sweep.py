@@ -99,11 +99,18 @@ class Sweeper:
             expired = sweeps.expire(cursor, limit=BATCH, ttl=settings.idempotency_ttl)
         with session_transaction(self._session) as cursor:
             due = sweeps.due(cursor, limit=BATCH)
+        leased = self._ring() if self._ringer.ready() else 0
+        return BATCH in (len(expired), due, leased)
+
+    def _ring(self) -> int:
+        """Ring for what waits, and pay what is owed; how many rings were due."""
         with session_transaction(self._session) as cursor:
-            leased = rings.lease(cursor, limit=BATCH, lease=settings.ring_lease)
+            leased = rings.lease(cursor, limit=BATCH, lease=self._settings.ring_lease)
         self._ringer.ring(leased)
-        self._pay_debts()
-        return BATCH in (len(expired), due, len(leased))
+        with session_transaction(self._session) as cursor:
+            owed = sweeps.debts(cursor, limit=BATCH, older=DEBT_GRACE)
+        self._ringer.ring(Debt(ring, reason) for ring, reason in owed)
+        return len(leased)
 
     def _bury(self) -> None:
         with session_transaction(self._session) as cursor:
@@ -117,11 +124,6 @@ class Sweeper:
                     max_deaths=self._settings.max_crashes * DEATHS_PER_CRASH,
                 )
             log.warning("took_over", incarnation=incarnation, task_ids=freed)
-
-    def _pay_debts(self) -> None:
-        with session_transaction(self._session) as cursor:
-            owed = sweeps.debts(cursor, limit=BATCH, older=DEBT_GRACE)
-        self._ringer.ring(Debt(ring, reason) for ring, reason in owed)
 
     def _drop_session(self) -> None:
         self._deaths.forget()
