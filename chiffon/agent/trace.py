@@ -40,7 +40,7 @@ def do_work(
         _, info, _, shown = trace_task(task, task_id, arguments, parameters, request, app=current_app)
     report = run.report
     report.runtime = time.monotonic() - began
-    report.shown = _scrubber().text(shown)
+    report.shown = _scrubber().text(shown) if shown else None
     if report.verdict is None:
         report.verdict = _unsaid(info, report)
     return report
