@@ -6,18 +6,24 @@ Times are settings: seconds here (`tests.e2e.stack.QUICK`), minutes in productio
 
 from __future__ import annotations
 
+import json
+import time
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
+from pytest_celery import CeleryTestSetup
 
 from tests.e2e.agents import Agents
 from tests.e2e.api_process import Apis
 from tests.e2e.diary import Diary
+from tests.e2e.flower_process import Flower
 from tests.e2e.http_client import HttpClient
 from tests.e2e.ledger_reader import LedgerReader
 from tests.e2e.messages import Bad, envelope, ill_formed, malformed
 from tests.e2e.nodes import AgentNode, BrokerNode
 from tests.e2e.raw_amqp import RawAmqp
+from tests.e2e.stack import StackUnderTest
 from tests.e2e.waiting import eventually
 
 pytest_plugins = ("tests.e2e.fixtures",)
@@ -326,6 +332,41 @@ def test_agent_registry_updates_concurrently(api: HttpClient, agents: Agents) ->
         assert api.wait_for(task_id, "completed")["agent_id"] == name
 
 
+def test_result_listener_handles_concurrent_results(
+    api: HttpClient, agents: Agents, celery_setup: CeleryTestSetup, ledger: LedgerReader
+) -> None:
+    agents.start("second", concurrency=7)
+    together = time.time() + 3
+
+    def by_http(work_type: str, parameters: dict[str, Any]) -> tuple[str, Any]:
+        answer = api.post("/dispatch", {"work_type": work_type, "parameters": parameters}, Prefer="wait=30")
+        assert (answer.status_code, answer.headers["Preference-Applied"]) == (200, "wait=30")
+        task = answer.json()
+        return task["task_id"], task["result"] if task["status"] == "completed" else task["error"]["message"]
+
+    def by_celery(work_type: str, parameters: dict[str, Any]) -> tuple[str, Any]:
+        sent = celery_setup.app.send_task(work_type, kwargs=parameters, exchange="work", routing_key="work_queue")
+        found = sent.get(timeout=30, propagate=False)
+        return sent.id, str(found) if isinstance(found, Exception) else found
+
+    ending_at_once = [("test.finish_at", {"at": together, "note": f"note {n}"}, f"note {n}") for n in range(8)]
+    failing = [("fail", {"message": f"no {n}"}, f"no {n}") for n in range(8)]
+    quick = [("echo", {"input": f"echo {n}"}, {"output": f"echo {n}"}) for n in range(8)]
+    wanted = [(ask, *one) for one in [*ending_at_once, *failing, *quick] for ask in (by_http, by_celery)]
+
+    with ThreadPoolExecutor(len(wanted)) as waiters:
+        got = list(waiters.map(lambda one: one[0](one[1], one[2]), wanted))
+
+    assert [result for _, result in got] == [expected for *_, expected in wanted]
+    stored = {row["task_id"]: row for row in ledger.rows("SELECT * FROM results")}
+    assert stored.keys() == {task_id for task_id, _ in got}
+    for (task_id, result), (_, work_type, *_) in zip(got, wanted, strict=True):
+        if work_type == "fail":
+            assert (stored[task_id]["status"], api.task(task_id)["status"]) == ("FAILURE", "failed")
+        else:
+            assert (stored[task_id]["status"], stored[task_id]["result"]) == ("SUCCESS", result)
+
+
 # Idempotency
 
 
@@ -449,3 +490,57 @@ def test_broker_outage_loses_no_dispatch(
     for task_id in during:
         api.wait_for(task_id, "completed")
     assert diary.has_each_once([before, *during])
+
+
+def test_native_celery_client_works(
+    stack: StackUnderTest, celery_setup: CeleryTestSetup, agents: Agents, ledger: LedgerReader, diary: Diary
+) -> None:
+    agents.start("second", concurrency=2)
+    assert celery_setup.ready(control=True)
+    urls = celery_setup.app.conf.broker_url, celery_setup.app.conf.result_backend
+    client = stack.program("client", "tests.e2e.bare_celery_client", *urls, str(diary.path))
+
+    client.launch()
+    eventually("the client to end", lambda: client.exit_code is not None, within=90)
+
+    assert client.exit_code == 0, client.tail()
+    got = json.loads(client.tail(1))
+    assert got["send_task"] == {"output": "by name"}
+    assert got["state"] == "SUCCESS"
+    assert got["countdown"] == {"output": "in a second"}
+    assert (got["failure"], got["failed_state"]) == ("no", "FAILURE")
+    assert (got["broken_chain"], got["before_the_break"]) == ("broken", {"output": "kept"})
+    assert got["group"] == [0, 1, 2, 3, 4]
+    assert got["chain"] == {"output": {"output": {"output": "a"}}}
+    assert got["first_of_the_chain"] == {"output": "a"}
+    assert got["chord"] == {"output": [{"output": 0}, {"output": 1}, {"output": 2}]}
+    assert got["nested"] == {"output": [{"output": {"output": "first"}}, {"output": {"output": "first"}}]}
+    assert got["unknown"] == "PENDING"
+    assert "chiffon.agent.app" not in got["rooms_of_the_agent"]
+    assert sorted(diary.notes()) == [0, 1, 2, 3, 4]
+    assert {len(ledger.executions(task_id)) for task_id in got["sent"]} == {1}
+
+
+def test_flower_shows_the_work(api: HttpClient, celery_worker: AgentNode, flower: Flower) -> None:
+    eventually("Flower to see the agent", lambda: celery_worker.agent_id in flower.show("/api/workers?refresh=1"))
+    done = api.dispatch("echo", {"input": {"shown": "as it is", "password": "not to be shown"}})
+    failed = api.dispatch("fail", {"message": "shown too"})
+
+    def shown(task_id: str, state: str) -> dict[str, Any] | None:
+        task: dict[str, Any] = flower.show("/api/tasks").get(task_id, {})
+        return task if task.get("state") == state else None
+
+    success = eventually("Flower to show the result", lambda: shown(done, "SUCCESS"))
+    failure = eventually("Flower to show the failure", lambda: shown(failed, "FAILURE"))
+
+    assert success is not None
+    assert failure is not None
+    assert (success["name"], success["worker"]) == ("echo", celery_worker.agent_id)
+    assert "as it is" in success["result"]
+    assert "as it is" in success["kwargs"]
+    assert "shown too" in failure["exception"]
+    assert "not to be shown" not in flower.get("/api/tasks").text
+    for path in ("/", "/workers", "/tasks", f"/task/{done}", "/api/workers", "/api/tasks", f"/api/task/info/{done}"):
+        assert flower.get(path).status_code == 200, path
+        assert flower.get(path, login=None).status_code == 401, path
+        assert flower.get(path, login=("chiffon", "guessed")).status_code == 401, path

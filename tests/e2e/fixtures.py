@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from celery import Celery
 from pytest_celery import CeleryBackendCluster, CeleryBrokerCluster, CeleryWorkerCluster
 
 from chiffon.devstack.postgres import PrivatePostgres
@@ -17,6 +18,7 @@ from chiffon.devstack.rabbitmq import PrivateRabbitMQ
 from tests.e2e.agents import Agents
 from tests.e2e.api_process import Apis
 from tests.e2e.diary import Diary
+from tests.e2e.flower_process import Flower, start_flower
 from tests.e2e.http_client import HttpClient
 from tests.e2e.ledger_reader import LedgerReader
 from tests.e2e.nodes import (
@@ -100,6 +102,13 @@ def celery_worker_cluster(celery_worker: AgentNode) -> CeleryWorkerCluster:
 
 
 @pytest.fixture
+def celery_setup_app(celery_setup_app: Celery) -> Iterator[Celery]:
+    """pytest-celery's own client; whoever waits in this process for its results waits no longer than the test."""
+    yield celery_setup_app
+    celery_setup_app.backend.listener.linger = 0
+
+
+@pytest.fixture
 def apis(stack: StackUnderTest) -> Iterator[Apis]:
     """Starts the API, for scenarios that give it settings or stop it."""
     found = Apis(stack)
@@ -111,6 +120,14 @@ def apis(stack: StackUnderTest) -> Iterator[Apis]:
 def api(apis: Apis) -> HttpClient:
     """The API, up, by HTTP."""
     return apis.start()
+
+
+@pytest.fixture
+def flower(stack: StackUnderTest) -> Iterator[Flower]:
+    """Flower, up, behind its password."""
+    found = start_flower(stack)
+    yield found
+    found.process.kill()
 
 
 @pytest.fixture

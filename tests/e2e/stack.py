@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -43,13 +43,23 @@ class StackUnderTest:
             **{f"CHIFFON_{name.upper()}": str(value) for name, value in others.items()},
         }
 
-    def program(self, name: str, *command: str, ready: Callable[[], bool], **others: object) -> Process:
-        """Describe a Python program (``python -m ...``) that runs in the repository, with a log of its own."""
+    def program(
+        self,
+        name: str,
+        *command: str,
+        ready: Callable[[], bool] = lambda: True,
+        environment: Mapping[str, str] | None = None,
+        **others: object,
+    ) -> Process:
+        """Describe a Python program (``python -m ...``) that runs in the repository, with a log of its own.
+
+        ``environment`` is for what is none of Chiffon's settings.
+        """
         return Process(
             name,
             [sys.executable, "-m", *command],
             log=self.folder / f"{name}.log",
-            environment=self.settings(**others),
+            environment=self.settings(**others) | dict(environment or {}),
             folder=REPOSITORY,
             ready=ready,
         )

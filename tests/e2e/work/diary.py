@@ -27,6 +27,13 @@ def append_at_second_attempt(context: WorkContext, path: str) -> dict[str, Any]:
     return {"attempt": context.attempt, "trace_id": context.trace_id, "request_id": context.request_id}
 
 
+@work("test.finish_at", timeout=60)
+def finish_at(at: float, note: Any = None) -> Any:
+    """Work until a moment, in seconds since the epoch, so that many runs end at once; give back the note."""
+    _work_for(at - time.time())
+    return note
+
+
 def _write(path: str, context: WorkContext, note: Any) -> None:
     """Append one line by one write, so that the lines of two processes cannot mix."""
     line = {"task_id": context.task_id, "attempt": context.attempt, "pid": os.getpid(), "note": note}
