@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import math
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
@@ -98,10 +99,10 @@ def _shown(letter: DeadLetter) -> Letter:
         body, encoding = base64.b64encode(letter.body).decode(), "base64"
     return Letter(
         id=letter.id,
-        queue=letter.queue,
-        reason=letter.reason,
+        queue=_presentable(letter.queue),
+        reason=_presentable(letter.reason),
         task_id=task_of(letter),
-        work_type=work_type_of(letter),
+        work_type=_presentable(work_type_of(letter)),
         doorbell=letter.doorbell,
         copies=letter.copies,
         headers=_presentable(letter.headers),
@@ -116,13 +117,18 @@ def _shown(letter: DeadLetter) -> Letter:
 def _presentable(value: Any) -> Any:
     """AMQP's field values as JSON has them: what JSON has no word for as text."""
     if isinstance(value, Mapping):
-        return {str(name): _presentable(member) for name, member in value.items()}
+        return {_text(str(name)): _presentable(member) for name, member in value.items()}
     if isinstance(value, list | tuple):
         return [_presentable(member) for member in value]
-    if value is None or isinstance(value, bool | int | str):
+    if value is None or isinstance(value, bool | int) or (isinstance(value, float) and math.isfinite(value)):
         return value
     if isinstance(value, datetime):
         return f"{value.isoformat()}Z"  # AMQP's timestamps are UTC
     if isinstance(value, bytes | bytearray | memoryview):
         return bytes(value).decode(errors="replace")
-    return str(value)
+    return _text(str(value))
+
+
+def _text(text: str) -> str:
+    """``text`` with a question mark for each lone surrogate, which py-amqp lets through."""
+    return text.encode(errors="replace").decode()
