@@ -23,7 +23,13 @@ _REFUSED_CLASSES = ("21", "22", "23", "54")
 
 _AWAY = (psycopg2.OperationalError, psycopg2.InterfaceError)
 
-_KEEPALIVE = {"connect_timeout": 5, "keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3}
+_KEEPALIVE = {
+    "connect_timeout": 5,
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 10_000,  # milliseconds; what was sent and never answered is not the keepalives' business
+}
 
 
 class RefusedData(ChiffonError):
