@@ -40,7 +40,7 @@ KEYS_REQUIRED = Kind(
     "Without keys only this machine is served",
     "Set CHIFFON_API_KEYS, or call http://127.0.0.1 or http://localhost on the machine itself.",
 )
-NOT_FOUND = Kind("not-found", 404, "There is no such route", "GET /openapi.json lists the routes.")
+NOT_FOUND = Kind("not-found", 404, "There is no such route", "GET /openapi.json lists the routes; /docs shows them.")
 TASK_NOT_FOUND = Kind(
     "task-not-found", 404, "There is no such task", "Ids are those that POST /dispatch answered; old tasks are removed."
 )
@@ -80,7 +80,7 @@ LEDGER_UNAVAILABLE = Kind(
     "ledger-unavailable",
     503,
     "The ledger does not answer",
-    "Nothing was accepted. Try again; check Postgres and CHIFFON_DATABASE_URL if it lasts.",
+    "Try again: repeating a dispatch with its request_id is safe. Check Postgres and CHIFFON_DATABASE_URL if it lasts.",
     RETRY_AFTER,
 )
 OUTCOME_UNKNOWN = replace(
