@@ -7,8 +7,10 @@ Times are settings: seconds here (`tests.e2e.stack.QUICK`), minutes in productio
 from __future__ import annotations
 
 import json
+import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,10 +25,12 @@ from tests.e2e.ledger_reader import LedgerReader
 from tests.e2e.messages import Bad, envelope, ill_formed, malformed
 from tests.e2e.nodes import AgentNode, BrokerNode
 from tests.e2e.raw_amqp import RawAmqp
-from tests.e2e.stack import StackUnderTest
+from tests.e2e.readme_commands import Reader, parse
+from tests.e2e.stack import REPOSITORY, StackUnderTest
 from tests.e2e.waiting import eventually
+from tests.services import Services
 
-pytest_plugins = ("tests.e2e.fixtures",)
+pytest_plugins = ("tests.e2e.fixtures", "tests.e2e.census")
 pytestmark = pytest.mark.e2e
 
 TRACE_ID = "4bf92f3577b34da6a3ce929d0e0e4736"
@@ -544,3 +548,28 @@ def test_flower_shows_the_work(api: HttpClient, celery_worker: AgentNode, flower
         assert flower.get(path).status_code == 200, path
         assert flower.get(path, login=None).status_code == 401, path
         assert flower.get(path, login=("chiffon", "guessed")).status_code == 401, path
+
+
+@pytest.mark.timeout(1800)  # it installs everything, once more
+def test_quickstart_is_true(services: Services, tmp_path: Path) -> None:
+    clone = tmp_path / "clone"
+    subprocess.run(["git", "clone", "--quiet", REPOSITORY, clone], check=True)
+    blocks = parse((clone / "README.md").read_text())
+
+    reader = Reader(clone, tmp_path)
+    try:
+        reader.follow(blocks)
+        reader.close()
+    finally:
+        reader.kill()
+
+    typed = "\n".join(block.script for block in reader.typed)
+    for promised in (
+        "make up",
+        "make demo",
+        "/dispatch",
+        "celery -A chiffon worker",
+        "flask",
+        "celery -A chiffon flower",
+    ):
+        assert promised in typed, f"the README should show {promised!r}"
