@@ -10,9 +10,10 @@ from typing import Any
 from celery import Celery
 from kombu.entity import Exchange
 
-from chiffon.agent import chords, lifecycle  # noqa: F401  -- its receivers connect themselves
+from chiffon.agent import aftermath, lifecycle  # noqa: F401  -- its receivers connect themselves
 from chiffon.agent.amqp import LedgerAMQP
 from chiffon.agent.task import LedgerTask, as_celery_task
+from chiffon.bus.frames import frame_handler
 from chiffon.bus.topology import WORK_EXCHANGE, Topology
 from chiffon.config import Settings, settings
 from chiffon.domain.discovery import import_workers
@@ -48,7 +49,8 @@ def create_app(chosen: Settings | None = None) -> ChiffonCelery:
     application.conf.update(required(chosen, registry.queues))
     for work_type in registry:
         application.register_task(as_celery_task(work_type, chosen))
-    application.register_task(chords.release_task())
+    for task in aftermath.tasks():
+        application.register_task(task)
     application.set_default()
     return application
 
@@ -78,7 +80,14 @@ def required(chosen: Settings, queues: tuple[str, ...]) -> dict[str, Any]:
         "accept_content": ["json"],
         "task_protocol": 2,
         # A publish that the broker has not confirmed did not happen.
-        "broker_transport_options": {"confirm_publish": True, "client_properties": {"connection_name": "chiffon"}},
+        # Properties that py-amqp cannot read would end the worker, and the next one.
+        "broker_transport_options": {
+            "confirm_publish": True,
+            "client_properties": {"connection_name": "chiffon"},
+            "frame_handler": frame_handler,
+        },
+        # A connection that is dead but not closed is noticed within twice this time, in seconds.
+        "broker_heartbeat": 20,
         # An agent waits for its broker as long as it takes.
         "broker_connection_retry": True,
         "broker_connection_retry_on_startup": True,

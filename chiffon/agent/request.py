@@ -209,6 +209,7 @@ class ClaimedRequest(Request):
             children=report.children if report else None,
             meta=report.meta if report else None,
             anew=self._anew(report),
+            caught=report is not None and isinstance(verdict, Completed | Failed | TimedOut | DeadLettered),
             dead_letter=self._dead_letter,
         )
         self._clerk.tell(

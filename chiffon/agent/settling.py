@@ -63,6 +63,6 @@ class Settler:
 
     def _refused(self, finished: Finished, error: RefusedData) -> list[Answer]:
         verdict = Failed(WorkError("RefusedData", f"the ledger cannot keep the result: {error}", "chiffon"))
-        settlement = replace(finished.settlement, verdict=verdict, children=None, meta=None, anew=None)
+        settlement = replace(finished.settlement, verdict=verdict, children=None, meta=None, anew=None, caught=False)
         failed = replace(finished, settlement=settlement, report=Report(verdict=verdict))
         return [(finished, answer) for _, answer in self._together([failed])]

@@ -16,7 +16,8 @@ WITH doomed AS (
      SET status = 'dead_lettered', finished_at = clock_timestamp(), next_ring_at = NULL, run_at = NULL,
          history_no = t.history_no + 1, error = %(error)s::jsonb, dead_letter_owed = %(owed)s
     FROM doomed d WHERE t.task_id = d.task_id
-  RETURNING t.task_id, t.request_id, t.status, t.execution, NULL::text AS agent_id, t.finished_at, t.history_no,
+  RETURNING t.task_id, t.request_id, t.trace_id, t.priority, t.canvas, true AS uncaught, t.status, t.execution,
+            NULL::text AS agent_id, t.finished_at, t.history_no,
             t.error, t.error ->> 'message' AS detail, {celery_state_sql("'dead_lettered'")} AS celery_state,
             {celery_error_sql("t.error")} AS result, NULL AS traceback, NULL::jsonb AS children, NULL::jsonb AS meta
 ) {TAIL}

@@ -22,7 +22,8 @@ WITH waiting AS (
          next_ring_at = NULL, history_no = t.history_no + 1,
          error = '{{"type": "TaskRevokedError", "module": "celery.exceptions", "message": "cancelled"}}'
     FROM waiting w WHERE t.task_id = w.task_id
-  RETURNING t.task_id, t.request_id, t.status, t.execution, NULL::text AS agent_id, t.finished_at, t.history_no,
+  RETURNING t.task_id, t.request_id, t.trace_id, t.priority, t.canvas, true AS uncaught, t.status, t.execution,
+            NULL::text AS agent_id, t.finished_at, t.history_no,
             t.error, 'cancelled before it ran' AS detail, {celery_state_sql("'cancelled'")} AS celery_state,
             {celery_error_sql("t.error")} AS result, NULL AS traceback, NULL::jsonb AS children, NULL::jsonb AS meta
 ) {TAIL}

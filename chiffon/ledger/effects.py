@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from chiffon.domain.work import DEFAULT_QUEUE
 from chiffon.ledger.connect import Cursor
+
+AFTER_END = "chiffon.after_end"
+"""The work type that sees to what an end sets off, where the end was not a run's own."""
 
 CHANNEL = "chiffon_ended"
 """The NOTIFY channel; its payload is a task id."""
 
-# A CTE `ended (task_id, request_id, status, execution, agent_id, finished_at, history_no, error, detail, result,
-# celery_state, traceback, children, meta)` goes before it. Each step:
+# A CTE `ended (task_id, request_id, trace_id, priority, canvas, status, execution, agent_id, finished_at, history_no,
+# error, detail, result, celery_state, traceback, children, meta, uncaught)` goes before it; `uncaught`: what the end
+# sets off is not written down by who ends the task. Each step:
 # followed  pending, following -> the same end (protocol rule 21)
 # kept      the result, for whoever asks Celery's way
 # freed     the idempotency key runs out some time after the end
 # told      the history says so
+# after     an end that nobody caught has its errbacks, chain and chord seen to by a task of its own (rule 17)
 TAIL = """
 , followed AS (
   UPDATE tasks f
@@ -20,7 +26,8 @@ TAIL = """
          next_ring_at = NULL, queued_at = NULL, dead_letter_owed = false
     FROM ended e
    WHERE f.follows = e.task_id AND f.status = 'pending'
-  RETURNING f.task_id, f.status, f.finished_at, f.history_no, e.result, e.celery_state, e.traceback, e.task_id AS first
+  RETURNING f.task_id, f.trace_id, f.priority, f.canvas, f.status, f.finished_at, f.history_no, e.result,
+            e.celery_state, e.traceback, e.task_id AS first
 ), kept AS (
   INSERT INTO results (task_id, status, result, traceback, children, meta, date_done)
   SELECT task_id, celery_state, result, traceback, children, meta, finished_at FROM ended
@@ -37,8 +44,19 @@ TAIL = """
   SELECT task_id, history_no, status, execution, agent_id, detail FROM ended
   UNION ALL
   SELECT task_id, history_no, status, NULL, NULL, 'takes the end of ' || first FROM followed
+), after AS (
+  INSERT INTO tasks (task_id, request_id, trace_id, work_type, status, priority, queue, parameters, arguments, canvas,
+                     labels, fingerprint, origin, next_ring_at)
+  SELECT id, id, trace_id, 'AFTER_END', 'pending', priority, 'DEFAULT_QUEUE',
+         jsonb_build_object('task_id', task_id), '[]', jsonb_build_object('parent_id', task_id), '{}', id, 'canvas',
+         clock_timestamp()
+    FROM (SELECT task_id, trace_id, priority, canvas, history_no FROM ended WHERE uncaught
+          UNION ALL SELECT task_id, trace_id, priority, canvas, history_no FROM followed) AS e,
+         LATERAL (SELECT md5('after ' || e.task_id || ' ' || e.history_no)::uuid::text AS id) AS named
+   WHERE canvas ? 'embed'
+  ON CONFLICT (task_id) DO NOTHING
 )
-"""
+""".replace("AFTER_END", AFTER_END).replace("DEFAULT_QUEUE", DEFAULT_QUEUE)
 
 # name: wake  -- tells who waits for these tasks; at the commit
 _WAKE = f"SELECT pg_notify('{CHANNEL}', task_id) FROM unnest(%(task_ids)s::text[]) AS ended (task_id)"

@@ -31,7 +31,8 @@ class Settlement:
 
     ``anew``: what is to run next time in the place of the same, if that is not the same (a work type's name,
     arguments, parameters, canvas and queue, as JSON text). ``children`` and ``meta`` are what Celery keeps beside a
-    result, as JSON text. ``dead_letter``: whether the message of a failure belongs in ``dlx_queue``.
+    result, as JSON text. ``caught``: whether the caller writes down, in the same transaction, what the end
+    sets off. ``dead_letter``: whether the message of a failure belongs in ``dlx_queue``.
     """
 
     task_id: str
@@ -41,6 +42,7 @@ class Settlement:
     children: str | None = None
     meta: str | None = None
     anew: str | None = None
+    caught: bool = False
     dead_letter: bool = True
 
 
@@ -80,9 +82,9 @@ WITH verdicts AS (
   SELECT * FROM unnest(%(task_ids)s::text[], %(executions)s::int[], %(goals)s::text[], %(outcomes)s::text[],
                        %(results)s::text[], %(errors)s::text[], %(ran_for)s::float8[], %(after)s::float8[],
                        %(withdrawn)s::bool[], %(dead_letters)s::bool[], %(children)s::text[], %(metas)s::text[],
-                       %(anew)s::jsonb[])
+                       %(anew)s::jsonb[], %(caught)s::bool[])
     AS v (task_id, execution, goal, outcome, result, error, ran_for, after, withdrawn, dead_letter, children, meta,
-          anew)
+          anew, caught)
 ), held AS (
   SELECT v.*, v.outcome = 'crashed' AS crashed,
          CASE WHEN t.cancel_requested_at IS NOT NULL AND v.goal IN ('retrying', 'pending', 'failed') THEN 'cancelled'
@@ -109,8 +111,9 @@ WITH verdicts AS (
          arguments = coalesce(h.anew -> 'arguments', t.arguments),
          parameters = coalesce(h.anew -> 'parameters', t.parameters), canvas = coalesce(h.anew -> 'canvas', t.canvas)
     FROM held h WHERE t.task_id = h.task_id
-  RETURNING t.task_id, t.request_id, t.execution, t.agent_id, t.status, t.history_no, t.started_at, t.finished_at,
-            t.dead_letter_owed, t.error, h.outcome, h.withdrawn, h.result, h.children, h.meta
+  RETURNING t.task_id, t.request_id, t.trace_id, t.priority, t.canvas, t.execution, t.agent_id, t.status,
+            t.history_no, t.started_at, t.finished_at, t.dead_letter_owed, t.error, h.caught,
+            h.outcome, h.withdrawn, h.result, h.children, h.meta
 ), logged AS (
   UPDATE executions e
      SET started_at = m.started_at, finished_at = clock_timestamp(), outcome = m.outcome, error = m.error
@@ -122,7 +125,8 @@ WITH verdicts AS (
   SELECT task_id, history_no, status, execution, agent_id, outcome || coalesce(': ' || (error ->> 'message'), '')
     FROM moved WHERE finished_at IS NULL
 ), ended AS (
-  SELECT task_id, request_id, status, execution, agent_id, finished_at, history_no, error,
+  SELECT task_id, request_id, trace_id, priority, canvas, NOT caught AS uncaught, status, execution, agent_id,
+         finished_at, history_no, error,
          error ->> 'message' AS detail, {celery_state_sql("status")} AS celery_state,
          CASE WHEN status = 'completed' THEN result::jsonb ELSE {celery_error_sql("error")} END AS result,
          error ->> 'traceback' AS traceback, children::jsonb AS children, meta::jsonb AS meta
@@ -228,6 +232,7 @@ def _columns(settlements: Sequence[Settlement]) -> dict[str, list[Any]]:
         "children": [s.children for s in settlements],
         "metas": [s.meta for s in settlements],
         "anew": [s.anew for s in settlements],
+        "caught": [s.caught for s in settlements],
     }
 
 

@@ -38,7 +38,8 @@ WITH late AS (
      SET status = 'expired', finished_at = clock_timestamp(), next_ring_at = NULL, history_no = t.history_no + 1,
          error = '{{"type": "TaskRevokedError", "module": "celery.exceptions", "message": "expired"}}'
     FROM late l WHERE t.task_id = l.task_id
-  RETURNING t.task_id, t.request_id, t.status, t.execution, NULL::text AS agent_id, t.finished_at, t.history_no,
+  RETURNING t.task_id, t.request_id, t.trace_id, t.priority, t.canvas, true AS uncaught, t.status, t.execution,
+            NULL::text AS agent_id, t.finished_at, t.history_no,
             t.error, 'not started in time' AS detail, {celery_state_sql("'expired'")} AS celery_state,
             {celery_error_sql("t.error")} AS result, NULL AS traceback, NULL::jsonb AS children, NULL::jsonb AS meta
 ) {TAIL}
@@ -80,7 +81,8 @@ WITH orphans AS (
          finished_at = CASE WHEN o.status = 'pending' THEN NULL ELSE clock_timestamp() END,
          dead_letter_owed = o.status = 'dead_lettered', error = o.error
     FROM orphans o WHERE t.task_id = o.task_id
-  RETURNING t.task_id, t.request_id, t.status, t.execution, t.agent_id, t.finished_at, t.history_no, t.error
+  RETURNING t.task_id, t.request_id, t.trace_id, t.priority, t.canvas, t.status, t.execution, t.agent_id,
+            t.finished_at, t.history_no, t.error
 ), logged AS (
   UPDATE executions e SET finished_at = clock_timestamp(), outcome = 'agent_lost', error = m.error
     FROM moved m WHERE e.task_id = m.task_id AND e.execution = m.execution AND e.outcome IS NULL
@@ -88,7 +90,8 @@ WITH orphans AS (
   INSERT INTO task_history (task_id, number, status, execution, agent_id, detail)
   SELECT task_id, history_no, status, execution, agent_id, error ->> 'message' FROM moved WHERE finished_at IS NULL
 ), ended AS (
-  SELECT task_id, request_id, status, execution, agent_id, finished_at, history_no, error,
+  SELECT task_id, request_id, trace_id, priority, canvas, true AS uncaught, status, execution, agent_id, finished_at,
+         history_no, error,
          error ->> 'message' AS detail, {celery_state_sql("status")} AS celery_state,
          {celery_error_sql("error")} AS result, NULL AS traceback, NULL::jsonb AS children, NULL::jsonb AS meta
     FROM moved WHERE finished_at IS NOT NULL

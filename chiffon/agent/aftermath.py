@@ -1,0 +1,104 @@
+"""What goes on after an end, as tasks of their own, so that a crash loses no step.
+
+What they publish is caught, and becomes rows in the commit that settles them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from celery import Task as CeleryTask
+from celery import states
+from celery.app.task import Context
+
+from chiffon.agent.child import ledger
+from chiffon.agent.continuations import RELEASE_CHORD
+from chiffon.agent.run import Run, current
+from chiffon.agent.task import LedgerTask
+from chiffon.domain.states import CELERY_STATES, State
+from chiffon.ledger import aftermath
+from chiffon.ledger.effects import AFTER_END
+
+
+class ReleaseChord(LedgerTask):
+    """Apply a chord's body to the results of its header, or its errbacks to the header's failure."""
+
+    name = RELEASE_CHORD
+    ignore_result = False
+    max_retries = None
+
+    def run(self, group_id: str, callback: dict[str, Any]) -> None:
+        """``callback``: the body, as a signature's dict."""
+        _ending()
+        self.backend.release_chord(group_id, self.app.signature(callback))
+
+
+class AfterEnd(LedgerTask):
+    """See to the errbacks, the chain and the chord of a task that ended without a run of its own to do it.
+
+    It was cancelled or expired, its agent died once too often, or it took the end of another.
+    """
+
+    name = AFTER_END
+    ignore_result = False
+    max_retries = None
+
+    def run(self, task_id: str) -> None:
+        """``task_id``: of the task that ended."""
+        run = _ending()
+        with ledger().transaction() as cursor:
+            end = aftermath.read(cursor, task_id)
+        if end is None:
+            return
+        request = Context(
+            {
+                "id": task_id,
+                "task": end.work_type,
+                "args": end.arguments,
+                "kwargs": end.parameters,
+                "root_id": end.canvas.get("root_id") or task_id,
+                "parent_id": end.canvas.get("parent_id"),
+                "group": end.canvas.get("group"),
+                "delivery_info": {"priority": end.priority},
+                **(end.canvas.get("headers") or {}),
+                **(end.canvas.get("embed") or {}),
+            }
+        )
+        state = CELERY_STATES[State(end.status)]
+        if state == states.SUCCESS:
+            self._succeed(request, end.result)
+        else:
+            error = self.backend.exception_to_python(
+                {
+                    "exc_type": end.error["type"],
+                    "exc_module": end.error["module"],
+                    "exc_message": [end.error["message"]],
+                }
+            )
+            self.backend.mark_as_failure(task_id, error, request=request, state=state)
+        if run is not None:
+            run.report.side_results[:] = [kept for kept in run.report.side_results if kept.task_id != task_id]
+
+    def _succeed(self, request: Context, result: Any) -> None:
+        """What Celery's tracer does when a task returns."""
+        going_on = {"parent_id": request.id, "root_id": request.root_id}
+        for callback in request.callbacks or ():
+            self.app.signature(callback).apply_async((result,), **going_on)
+        if request.chain:
+            *rest, following = request.chain
+            self.app.signature(following).apply_async((result,), chain=rest, **going_on)
+        if request.chord:
+            self.backend.on_chord_part_return(request, states.SUCCESS, result)
+
+
+def tasks() -> tuple[CeleryTask, ...]:
+    """The tasks to be registered with an agent's application."""
+    return ReleaseChord(), AfterEnd()
+
+
+def _ending() -> Run | None:
+    """From here on, everything that is published follows from this run."""
+    run = current()
+    if run is not None:
+        run.ending = True
+    return run
