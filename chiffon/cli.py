@@ -114,11 +114,10 @@ def agent(name: str | None) -> None:
     """
     from chiffon.agent.health import agent_called, signs_of_life  # the only command that needs Celery
 
-    signs = list(signs_of_life(agent_called(name)))
-    for sign in signs:
+    for sign in signs_of_life(agent_called(name)):
         click.echo(sign.said)
-    if any(sign.lives is False for sign in signs):
-        sys.exit(FAILED)
+        if sign.lives is False:
+            sys.exit(FAILED)
 
 
 @health.command()
