@@ -1,0 +1,148 @@
+"""Migrations: up from nothing, down to nothing, up again, and what they make is what the code means."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from sqlalchemy import Connection, create_engine, inspect
+
+from chiffon.config import validated_database_url
+from chiffon.domain.errors import LedgerUnavailable, SchemaBehind
+from chiffon.ledger import migrate
+from chiffon.ledger.connect import Ledger
+from chiffon.ledger.schema import metadata
+
+
+@contextmanager
+def connected(url: str) -> Iterator[Connection]:
+    """A connection of SQLAlchemy's."""
+    engine = create_engine(validated_database_url(url))
+    with engine.connect() as connection:
+        yield connection
+    engine.dispose()
+
+
+def tables(url: str) -> set[str]:
+    """What tables there are."""
+    with connected(url) as connection:
+        return set(inspect(connection).get_table_names())
+
+
+def shape(url: str) -> dict[str, Any]:
+    """Everything that a database has, as Postgres says it."""
+    asked = {
+        "columns": "SELECT table_name, column_name, data_type, is_nullable, column_default, character_maximum_length "
+        "FROM information_schema.columns WHERE table_schema = 'public'",
+        "indexes": "SELECT indexdef FROM pg_indexes WHERE schemaname = 'public'",
+        "constraints": "SELECT conname, pg_get_constraintdef(oid) FROM pg_constraint "
+        "WHERE connamespace = 'public'::regnamespace",
+    }
+    with connected(url) as connection:
+        return {name: sorted(map(tuple, connection.exec_driver_sql(sql).all()), key=str) for name, sql in asked.items()}
+
+
+@pytest.fixture
+def url(database_url: str) -> str:
+    return validated_database_url(database_url)
+
+
+def test_an_empty_database_becomes_a_ledger_and_empty_again(url: str) -> None:
+    assert migrate.status(url) == (None, migrate.head())
+    migrate.upgrade(url)
+    assert migrate.status(url) == (migrate.head(), migrate.head())
+    assert tables(url) == set(metadata.tables) | {"alembic_version"}
+    migrate.downgrade(url)
+    assert tables(url) == {"alembic_version"}
+    assert migrate.status(url).current is None
+
+
+def test_what_goes_down_comes_up_the_same(url: str) -> None:
+    migrate.upgrade(url)
+    before = shape(url)
+    migrate.downgrade(url)
+    migrate.upgrade(url)
+    assert shape(url) == before
+
+
+def test_every_single_step_can_be_taken_back(url: str) -> None:
+    from alembic.script import ScriptDirectory
+
+    script = ScriptDirectory.from_config(migrate._config())
+    for revision in reversed(list(script.walk_revisions())):
+        before = tables(url)
+        migrate.upgrade(url, revision.revision)
+        migrate.downgrade(url, "-1")
+        assert tables(url) - {"alembic_version"} == before - {"alembic_version"}
+        migrate.upgrade(url, revision.revision)
+
+
+def test_migrating_again_changes_nothing(url: str) -> None:
+    migrate.upgrade(url)
+    before = shape(url)
+    migrate.upgrade(url)
+    assert shape(url) == before
+
+
+def test_what_the_migrations_make_is_what_the_code_means(ledger_url: str) -> None:
+    with connected(ledger_url) as connection:
+        assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+
+
+def test_the_checks_and_indexes_are_those_of_the_code_too(ledger_url: str, url: str) -> None:
+    with connected(url) as connection:
+        metadata.create_all(connection)
+        connection.commit()
+    made, meant = shape(ledger_url), shape(url)
+    for name in ("columns", "indexes", "constraints"):
+        assert [row for row in made[name] if "alembic_version" not in str(row)] == meant[name]
+
+
+def test_two_who_migrate_at_once_queue(url: str) -> None:
+    failures: list[BaseException] = []
+
+    def upgrade() -> None:
+        try:
+            migrate.upgrade(url)
+        except BaseException as error:  # noqa: BLE001  -- a thread's failure is the test's
+            failures.append(error)
+
+    both = [threading.Thread(target=upgrade) for _ in range(3)]
+    for one in both:
+        one.start()
+    for one in both:
+        one.join()
+    assert failures == []
+    assert migrate.status(url).current == migrate.head()
+
+
+def test_a_ledger_that_is_behind_is_told_with_the_command_that_helps(url: str) -> None:
+    ledger = Ledger(url)
+    with pytest.raises(SchemaBehind, match="chiffon db upgrade"), ledger.transaction() as cursor:
+        migrate.require_current(cursor)
+    migrate.upgrade(url)
+    with ledger.transaction() as cursor:
+        migrate.require_current(cursor)
+        cursor.execute("UPDATE alembic_version SET version_num = 'older'")
+    with pytest.raises(SchemaBehind, match=r"is older, .* run `chiffon db upgrade`"), ledger.transaction() as cursor:
+        migrate.require_current(cursor)
+    ledger.close()
+
+
+def test_a_statement_on_a_ledger_without_tables_says_what_to_do(url: str) -> None:
+    ledger = Ledger(url)
+    with pytest.raises(SchemaBehind, match="chiffon db upgrade"), ledger.transaction() as cursor:
+        cursor.execute("SELECT * FROM tasks")
+    ledger.close()
+
+
+def test_a_database_that_is_not_there_is_unavailable() -> None:
+    nowhere = "postgresql+psycopg2://127.0.0.1:1/none"
+    for step in (migrate.upgrade, migrate.downgrade, migrate.status):
+        with pytest.raises(LedgerUnavailable):
+            step(nowhere)
