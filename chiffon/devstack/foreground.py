@@ -15,7 +15,6 @@ from chiffon.devstack.screen import Screen
 from chiffon.devstack.stack import Stack
 
 HOME = Path(".chiffon")
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Stopped(BaseException):
@@ -42,7 +41,10 @@ def stay_up(environ: Mapping[str, str], screen: Screen, *, parent: int | None) -
 def with_stack(environ: Mapping[str, str], screen: Screen, use: Callable[[Stack, Access], None]) -> None:
     """Bring a stack up, ``use`` it, take it down. A signal ends the use, and is no error. Raises DevstackError."""
     stack = Stack(HOME, environ, screen)
-    handlers = {number: signal.signal(number, _stop) for number in _SIGNALS}
+    signals = {signal.SIGINT, signal.SIGTERM}
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # else nohup wants it to stay up
+        signals.add(signal.SIGHUP)
+    handlers = {number: signal.signal(number, _stop) for number in signals}
     try:
         use(stack, stack.up())
     except Stopped:
@@ -76,7 +78,7 @@ def _take_down(stack: Stack) -> None:
     except Stopped:
         pass  # asked twice: what has not ended by itself is ended now
     finally:
-        for number in _SIGNALS:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
         stack.close()
 

@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -40,10 +41,12 @@ main(sys.argv[1:])
 class Foreground:
     """A `chiffon up` in a folder of its own, and what it has written so far."""
 
-    def __init__(self, folder: Path, *arguments: str, beneath: bool = False, **environ: str) -> None:
+    def __init__(
+        self, folder: Path, *arguments: str, beneath: bool = False, before: tuple[str, ...] = (), **environ: str
+    ) -> None:
         self.env_file = folder / ".chiffon" / "env"
         self._output = folder / f"output-{time.monotonic_ns()}"
-        command = [sys.executable, "-c", SCRIPT, "up", *arguments]
+        command = [*before, sys.executable, "-c", SCRIPT, "up", *arguments]
         if beneath:  # something stands between, as `make` does
             command = ["sh", "-c", f"{shlex.join(command)} & wait"]
         with self._output.open("wb") as output:
@@ -72,8 +75,8 @@ class Foreground:
 def up(services: Services, tmp_path: Path) -> Iterator[Callable[..., Foreground]]:
     started: list[Foreground] = []
 
-    def start(*arguments: str, folder: Path = tmp_path, beneath: bool = False, **environ: str) -> Foreground:
-        started.append(Foreground(folder, *arguments, beneath=beneath, **environ))
+    def start(*arguments: str, **options: Any) -> Foreground:
+        started.append(Foreground(tmp_path, *arguments, **options))
         return started[-1]
 
     yield start
@@ -87,6 +90,10 @@ def wait_until(condition: Callable[[], bool]) -> None:
     while not condition():
         assert time.monotonic() < deadline, "it did not come true in time"
         time.sleep(0.05)
+
+
+def the_agent(family: list[psutil.Process]) -> psutil.Process:
+    return next(process for process in family[1:] if "the reason" in " ".join(process.cmdline()))
 
 
 def are_gone(family: list[psutil.Process]) -> bool:
@@ -103,6 +110,14 @@ def test_a_signal_stops_everything_and_is_no_failure(
     assert foreground.process.wait(LIMIT) == 0, foreground.output
     assert are_gone(family)
     assert [path.name for path in (tmp_path / ".chiffon").iterdir()] == ["lock"]
+
+
+def test_nohup_keeps_it_up_when_the_terminal_is_closed(up: Callable[..., Foreground]) -> None:
+    foreground = up(before=("nohup",))
+    family = foreground.wait_until_up()
+    foreground.process.send_signal(signal.SIGHUP)
+    the_agent(family).kill()
+    assert foreground.process.wait(LIMIT) == 1, "it had stopped by itself"
 
 
 def test_a_signal_while_it_comes_up_leaves_nothing(up: Callable[..., Foreground]) -> None:
@@ -125,8 +140,7 @@ def test_a_killed_stack_leaves_no_process(up: Callable[..., Foreground]) -> None
 def test_a_process_that_ends_is_named_with_its_last_words_and_ends_the_rest(up: Callable[..., Foreground]) -> None:
     foreground = up()
     family = foreground.wait_until_up()
-    agent = next(process for process in family if "the reason" in " ".join(process.cmdline()) and process != family[0])
-    agent.kill()
+    the_agent(family).kill()
     assert foreground.process.wait(LIMIT) == 1
     assert "agent1 ended with -9\nthe reason" in foreground.output
     assert are_gone(family)
