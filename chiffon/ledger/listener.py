@@ -152,7 +152,7 @@ class Listener:
                 pause = _SHORTEST_PAUSE
             time.sleep(pause)
             pause = min(pause * 2, _LONGEST_PAUSE)
-            if not self._is_wanted():
+            if not self._is_wanted(linger=0):
                 return
 
     def _listen(self) -> None:
@@ -163,13 +163,13 @@ class Listener:
             with session.cursor() as cursor:
                 cursor.execute(f"LISTEN {CHANNEL}")
             self._tell_all()  # some may have ended before
-            while self._is_wanted():
+            while self._is_wanted(self.linger):
                 self._tell(_heard(session))
 
-    def _is_wanted(self) -> bool:
+    def _is_wanted(self, linger: float) -> bool:
         """Whether to go on. Once it has said no the thread is forgotten, so that the next waiter starts another."""
         with self.lock:
-            if self._waiting or time.monotonic() - self._left_at < self.linger:
+            if self._waiting or time.monotonic() - self._left_at < linger:
                 return True
             self._thread = None
             return False
