@@ -30,7 +30,8 @@ from chiffon.devstack.process import Process
 
 def waiting(access, settings, *, folder, stack):
     program = "import time; print('the reason', flush=True); time.sleep(600)"
-    return [Process("agent1", [sys.executable, "-c", program], log=folder / "agent1.log")]
+    log = folder / "agent1.log"
+    return [Process("agent1", [sys.executable, "-c", program], log=log, ready=lambda: "reason" in log.read_text())]
 
 stack.describe = waiting
 from chiffon.cli import main
