@@ -214,5 +214,5 @@ def _origins(tasks: Sequence[NewTask]) -> list[int]:
 def _twin(task: NewTask, first: NewTask, fate: Acceptance) -> Acceptance:
     """What becomes of a task that shares an id with an earlier one of the same batch."""
     if task.fingerprint == first.fingerprint:
-        return Duplicate(fate.task_id)
+        return fate if isinstance(fate, KeyReused | IdTaken) else Duplicate(fate.task_id)
     return IdTaken(fate.task_id) if task.task_id == first.task_id else KeyReused(fate.task_id)

@@ -30,24 +30,27 @@ _HOLDERS = "SELECT request_id, task_id, fingerprint FROM request_keys WHERE requ
 _KNOWN_IDS = "SELECT task_id, fingerprint FROM tasks WHERE task_id = ANY(%(task_ids)s)"
 
 # name: bear  -- (new) -> pending | scheduled; the first ring is leased in the same commit
+# The clock is read once: between two looks at it a task's time could come.
 _BEAR = """
-WITH asked AS (
+WITH moment AS MATERIALIZED (
+  SELECT clock_timestamp() AS now
+), asked AS (
   SELECT * FROM jsonb_to_recordset(%(rows)s::jsonb) AS r (
     task_id text, request_id text, trace_id text, work_type text, priority int, queue text, parameters jsonb,
     arguments jsonb, canvas jsonb, labels jsonb, fingerprint text, origin text, timeout float8, soft_timeout float8,
     max_retries int, delay float8, run_at timestamptz, expires_in float8, expires_at timestamptz)
 ), timed AS (
-  SELECT *, coalesce(run_at, clock_timestamp() + make_interval(secs => delay)) AS due FROM asked
+  SELECT asked.*, now, coalesce(run_at, now + make_interval(secs => delay)) AS due FROM asked, moment
 ), born AS (
   INSERT INTO tasks (task_id, request_id, trace_id, work_type, status, priority, queue, parameters, arguments, canvas,
                      labels, fingerprint, origin, timeout, soft_timeout, max_retries, run_at, expires_at, ring_no,
                      next_ring_at)
   SELECT task_id, request_id, trace_id, work_type,
-         CASE WHEN due > clock_timestamp() THEN 'scheduled' ELSE 'pending' END,
+         CASE WHEN due > now THEN 'scheduled' ELSE 'pending' END,
          priority, queue, parameters, arguments, canvas, labels, fingerprint, origin, timeout, soft_timeout,
-         max_retries, CASE WHEN due > clock_timestamp() THEN due END,
-         coalesce(expires_at, clock_timestamp() + make_interval(secs => expires_in)), 1,
-         CASE WHEN due > clock_timestamp() THEN NULL ELSE clock_timestamp() + make_interval(secs => %(lease)s) END
+         max_retries, CASE WHEN due > now THEN due END,
+         coalesce(expires_at, now + make_interval(secs => expires_in)), 1,
+         CASE WHEN due > now THEN NULL ELSE now + make_interval(secs => %(lease)s) END
   FROM timed ORDER BY task_id
   ON CONFLICT (task_id) DO NOTHING
   RETURNING task_id, status, created_at
