@@ -48,7 +48,7 @@ class HandAgent:
         with session_transaction(self._session) as cursor:
             settle.settle(
                 cursor,
-                [settle.Settlement(claim.task_id, claim.execution, verdict, ran_for=0.1)],
+                [settle.Settlement(claim.task_id, claim.execution, verdict, ran_for=0.0)],
                 ttl=self._ttl,
                 max_crashes=3,
             )

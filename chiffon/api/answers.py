@@ -12,7 +12,8 @@ from chiffon.domain.states import State
 
 
 def _in_utc(moment: datetime) -> str:
-    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
+    """Always with microseconds, so that texts sort as times do."""
+    return moment.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 Moment = Annotated[datetime, PlainSerializer(_in_utc, return_type=str)]

@@ -171,7 +171,7 @@ def test_later_work_is_scheduled(client: DocumentedClient) -> None:
         task = client.get(f"/tasks/{said['task_id']}").json
         assert task is not None
         assert said["status"] == task["status"] == "scheduled"
-    assert task["run_at"] == "2198-12-31T22:00:00Z"
+    assert task["run_at"] == "2198-12-31T22:00:00.000000Z"
 
 
 def test_a_time_that_is_past_is_now(client: DocumentedClient) -> None:
