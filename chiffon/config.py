@@ -51,6 +51,8 @@ class Settings(BaseModel):
     max_crashes: int = Field(default=3, ge=1)
     unknown_after: Seconds = 3600
     ack_after: Seconds = 600
+    lost_after: Seconds = 10
+    drain_seconds: float = Field(default=60, ge=0)
     cancel_grace: Grace = 2
 
     heartbeat_seconds: Seconds = 60

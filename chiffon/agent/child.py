@@ -48,8 +48,10 @@ def report_progress(run: Run, percent: float | None, note: str | None) -> None:
 
 
 def ask_cancelled(run: Run) -> bool:
-    """Whether somebody wants the run to stop, or it has lost its claim; False if the ledger cannot say."""
+    """Whether the run is to stop: somebody asked, its claim is lost, or its time is over. False if nobody can say."""
     key, now = (run.task_id, run.execution), time.monotonic()
+    if now - run.began > run.timeout:
+        return True  # a thread cannot be stopped; it can be told
     if getattr(_last, "asked", None) == key and now - _last.asked_at < ASK_EVERY:
         return bool(_last.answer)
     try:

@@ -63,6 +63,7 @@ class Clerk:
         self._thread = threading.Thread(target=self._run, name="clerk", daemon=True)
         self.on_cancel: Callable[[tuple[str, int], float], None] = lambda key, since: None
         self.on_lost: Callable[[tuple[str, int]], None] = lambda key: None
+        self.on_tick: Callable[[], None] = lambda: None
 
     def start(self) -> None:
         """Begin."""
@@ -192,6 +193,7 @@ class Clerk:
     def _tick(self) -> None:
         now = time.monotonic()
         incarnation = self._life.incarnation
+        self._mailbox.post(self.on_tick)
         if now - self._beat_at >= self._settings.heartbeat_seconds:
             self._life.beat(self._life.identity.queues, self._life.identity.slots)
             self._beat_at = now

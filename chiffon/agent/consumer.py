@@ -2,32 +2,40 @@
 
 from __future__ import annotations
 
+import os
+import time
+from collections import deque
 from typing import Any
 
 import structlog
 from celery.worker.consumer.consumer import Consumer
-from celery.worker.state import maybe_shutdown, task_reserved
+from celery.worker.state import maybe_shutdown
 
 from chiffon import __version__
 from chiffon.agent.clerk import Clerk
 from chiffon.agent.commands import Condemned, Draining, Hopeless, Offer, Refused
+from chiffon.agent.delivery import Delivery
+from chiffon.agent.drain import Drain
 from chiffon.agent.life import Identity, Life
 from chiffon.agent.mailbox import Mailbox
-from chiffon.agent.reading import Direct, Doorbell, Reader, Unrunnable, revived
-from chiffon.agent.request import ClaimedRequest, backoff
+from chiffon.agent.reading import Direct, Doorbell, Reader, Unrunnable
+from chiffon.agent.runs import Runs
+from chiffon.agent.traffic import Traffic
 from chiffon.config import Settings
 from chiffon.dispatch.ring import Ringer
 from chiffon.dispatch.sweep import Sweeper
 from chiffon.domain.errors import MalformedMessage
-from chiffon.domain.tasks import Absent, Claim, Fate
+from chiffon.domain.tasks import Absent, Claim, Fate, NewTask
 from chiffon.domain.work import registry
 from chiffon.ledger.connect import Ledger
-from chiffon.logs import redacted_repr
 
 log = structlog.get_logger(__name__)
 
 FLUSH_PATIENCE = 30.0
 """Seconds that an agent which ends waits for the ledger to take what it has finished."""
+
+RECONNECT_EVERY = 1.0
+"""Seconds between two looks for a broker that is away. (Stock Celery waits up to 30.)"""
 
 
 class LedgerConsumer(Consumer):
@@ -38,20 +46,25 @@ class LedgerConsumer(Consumer):
         quiet = {"without_mingle": True, "without_gossip": True}
         super().__init__(*args, worker_options={**(worker_options or {}), **quiet}, **options)
         settings: Settings = self.app.settings
-        self.mailbox = Mailbox()
-        self.held: dict[tuple[str, int], ClaimedRequest] = {}
-        self._connections = 0
         identity = self._identity()
+        ledger = Ledger(settings.database_url, pool_size=1)
+        self._room = max(self.initial_prefetch_count, 1)
         self._reader = Reader(registry, self.app.tasks, settings.max_message)
-        self._ringer = Ringer(
-            settings, Ledger(settings.database_url, pool_size=1), registry.queues, name=f"ringer {self.hostname}"
-        )
-        self._sweeper = Sweeper(settings, self._ringer, name=self.hostname)
-        self._life = Life(settings.direct_url, identity)
-        self.clerk = Clerk(settings, self._life, self._reader, self._ringer, self.mailbox)
-        self.clerk.on_cancel = self._cancel
-        self.clerk.on_lost = self._lost
-        self._draining = False
+        self._mailbox = Mailbox()
+        self._traffic = Traffic(identity.queues, self._room, settings.lost_after)
+        self._ringer = Ringer(settings, ledger, registry.queues, name=f"ringer {self.hostname}")
+        self._sweeper = Sweeper(settings, self._ringer, name=self.hostname, suspicions=self._traffic.suspicions)
+        self._clerk = Clerk(settings, Life(settings.direct_url, identity), self._reader, self._ringer, self._mailbox)
+        self._runs = Runs(self, settings, self._clerk, self._reader)
+        self._runs.on_room = self._offer_waiting
+        self._clerk.on_cancel = self._runs.cancel
+        self._clerk.on_lost = self._runs.lose
+        self._clerk.on_tick = self._runs.look
+        self._runs.on_abandon = self._abandon
+        self._drain = Drain(self._runs, settings.drain_seconds)
+        self._connections = 0
+        self._offered = 0
+        self._waiting: deque[tuple[Delivery, Doorbell | Direct]] = deque()
 
     def _identity(self) -> Identity:
         return Identity(
@@ -66,49 +79,77 @@ class LedgerConsumer(Consumer):
 
     def start(self) -> None:
         """Begin: the ledger first, so that the dead are noticed while the broker is still being called."""
-        self.clerk.start()
+        self._clerk.start()
         self._sweeper.start()
         super().start()
 
     def register_with_event_loop(self, hub: Any) -> None:
         """Watch the mailbox on the event loop, again after each reconnect."""
         super().register_with_event_loop(hub)
-        self.mailbox.register(hub)
+        self._mailbox.register(hub)
+        self._traffic.connected()
 
     def ensure_connected(self, conn: Any) -> Any:
-        """Connect, however long it takes, looking every second. (Stock Celery waits up to 30.)"""
+        """Connect, however long it takes; what runs goes on meanwhile, and ends in the ledger."""
 
-        def not_yet(error: Exception, wait: float) -> None:
-            log.warning("agent_waits_for_broker", reason=f"{conn.as_uri()}: {error}", next_try_in=wait)
+        def not_yet(error: Exception, _: float) -> None:
+            log.warning("agent_waits_for_broker", reason=f"{conn.as_uri()}: {error}")
 
-        connected = conn.ensure_connection(not_yet, None, 0.5, 0.5, 1.0, callback=maybe_shutdown)
-        self.first_connection_attempt = False
-        return connected
+        brokers = 1 + len(conn.alt or ())
+        while True:
+            try:
+                connected = conn.ensure_connection(not_yet, brokers, 0, 0, 0)
+            except conn.connection_errors:
+                self._serve(RECONNECT_EVERY)
+            else:
+                self.first_connection_attempt = False
+                return connected
+
+    def _serve(self, seconds: float) -> None:
+        """Run the event loop for what is not the broker's: the pool, the timers, the mailbox."""
+        maybe_shutdown()
+        if self.hub is None:
+            time.sleep(seconds)
+            return
+        until = time.monotonic() + seconds
+        self.pool.register_with_event_loop(self.hub)
+        self._mailbox.register(self.hub)
+        loop = self.hub.create_loop()
+        while (left := until - time.monotonic()) > 0:
+            self.hub.call_later(left, maybe_shutdown)  # the loop sleeps until its next timer
+            next(loop)
 
     def on_close(self) -> None:
         """The connection is gone, and with it what the pool has not begun: it goes back to the ledger."""
         self._connections += 1
-        for request in list(self.held.values()):
-            if request.time_start is None:
-                request.give_back("the broker's connection was lost before it began")
+        self._waiting.clear()
+        self._traffic.disconnected()
+        self._runs.give_back_unstarted("the broker's connection was lost before it began")
         super().on_close()
 
     def stop(self) -> None:
-        """Take nothing new."""
-        self._draining = True
-        self.clerk.tell(Draining())
+        """Take nothing new; finish what runs, up to a limit."""
+        self._clerk.tell(Draining())
+        self._drain.begin()
         super().stop()
 
     def shutdown(self) -> None:
         """Settle and acknowledge what has ended, say goodbye, and then let go of the broker."""
-        self._draining = True
-        self.mailbox.open()
+        self._drain.end()
+        self._mailbox.open()
         self._sweeper.stop()
-        if not self.clerk.stop(FLUSH_PATIENCE):
-            log.error("ended_with_unwritten_results", held=len(self.held))
-        self.mailbox.open()
+        if not self._clerk.stop(FLUSH_PATIENCE):
+            log.error("ended_with_unwritten_results", held=len(self._runs))
+        self._mailbox.open()
         self._ringer.stop()
         super().shutdown()
+
+    def _abandon(self) -> None:
+        """End this process: a thread in it cannot be stopped. Its supervisor starts another."""
+        self._drain.begun = True
+        written = self._clerk.stop(FLUSH_PATIENCE)
+        log.error("agent_abandoned", written=written)
+        os._exit(os.EX_TEMPFAIL)
 
     # Deliveries
 
@@ -118,117 +159,69 @@ class LedgerConsumer(Consumer):
 
     def on_decode_error(self, message: Any, exc: Exception) -> None:
         """A message that cannot even be taken apart. (Stock Celery acknowledges it, and it is gone.)"""
-        self._refuse(message, str(exc))
+        self._refuse(self._delivery(message), str(exc))
+
+    def _delivery(self, message: Any) -> Delivery:
+        generation = self._connections
+        return Delivery(message, self._traffic, lambda: self._connections == generation, self.connection_errors)
 
     def _on_delivery(self, message: Any) -> None:
+        delivery = self._delivery(message)
         try:
             what = self._reader.read(message)
         except Unrunnable as error:
-            self._refuse(message, str(error), task=error.task)
+            self._refuse(delivery, str(error), error.task)
         except MalformedMessage as error:
-            self._refuse(message, str(error))
+            self._refuse(delivery, str(error))
         except Exception as error:  # nothing on the wire stops an agent
             log.exception("message_unreadable")
-            self._refuse(message, f"the agent could not read it: {error!r}")
+            self._refuse(delivery, f"the agent could not read it: {error!r}")
         else:
-            self.clerk.tell(Offer(what, lambda fate: self._on_fate(message, what, fate)))
+            self._waiting.append((delivery, what))
+            self._offer_waiting()
 
-    def _on_fate(self, message: Any, what: Doorbell | Direct, fate: Fate | Hopeless | Refused) -> None:
+    def _offer_waiting(self) -> None:
+        """Offer what has come to the clerk, but no more than there is room for.
+
+        What was acknowledged early makes room at the broker, and none here.
+        """
+        while self._waiting and len(self._runs) + self._offered < self._room:
+            delivery, what = self._waiting.popleft()
+            self._offered += 1
+            self._clerk.tell(Offer(what, lambda fate, d=delivery, w=what: self._on_fate(d, w, fate)))  # type: ignore[misc]
+
+    def _on_fate(self, delivery: Delivery, what: Doorbell | Direct, fate: Fate | Hopeless | Refused) -> None:
+        self._offered -= 1
         match fate:
-            case Claim() if self._draining:
-                self._claimed(message, fate).give_back("the agent is ending")
-            case Claim():
-                self._run(message, fate)
+            case Claim() if self._drain.begun:
+                self._runs.decline(delivery, fate, "the agent is ending")
+            case Claim(queue=queue, priority=priority, queued_at=queued_at):
+                self._traffic.claimed(queue, priority, queued_at)
+                self._runs.run(delivery, fate)
             case Hopeless(claim):
                 why = f"no agent has known {claim.work_type} for {self.app.settings.unknown_after:g} s"
-                self._claimed(message, claim).condemn(why)
+                self._runs.condemn(delivery, claim, why)
             case Refused():
-                self._refuse(message, str(fate))
+                self._refuse(delivery, str(fate))
             case Absent() if isinstance(what, Doorbell):
-                self._refuse(message, f"it rings for task {what.task_id}, which the ledger does not have")
+                self._refuse(delivery, f"it rings for task {what.task_id}, which the ledger does not have")
             case _:
                 # Ended, held, or not due: whoever has it, this was only a doorbell.
                 log.debug("doorbell_acknowledged", task_id=fate.task_id, fate=type(fate).__name__)
-                message.ack_log_error(log, self.connection_errors)
+                delivery.acknowledge()
+        self._offer_waiting()
 
-    def _refuse(self, message: Any, reason: str, task: Any = None) -> None:
-        """Dead-letter a delivery."""
-        properties = message.properties or {}
+    def _refuse(self, delivery: Delivery, reason: str, task: NewTask | None = None) -> None:
+        """Dead-letter a delivery; if it names a task, whoever waits for that is told."""
+        message = delivery.message
         log.error(
             "message_dead_lettered",
             reason=reason,
-            message_id=properties.get("message_id"),
+            message_id=(message.properties or {}).get("message_id"),
             queue=(message.delivery_info or {}).get("routing_key"),
             task_id=task.task_id if task else None,
             trace_id=task.trace_id if task else None,
         )
         if task is not None:
-            self.clerk.tell(Condemned(task, reason))
-        message.reject_log_error(log, self.connection_errors, requeue=False)
-
-    # Running
-
-    def _run(self, message: Any, claim: Claim) -> None:
-        if claim.work_type not in self.app.tasks:
-            # A rolling deployment: an older agent meets newer work.
-            self._claimed(message, claim).give_back(
-                f"{self.hostname} does not know {claim.work_type}", after=backoff(claim.give_backs)
-            )
-            return
-        request = self._claimed(message, claim)
-        if request.revoked():
-            return
-        if self.event_dispatcher and self.event_dispatcher.enabled:
-            request.send_event(
-                "task-received",
-                name=request.name,
-                args=request.argsrepr,
-                kwargs=request.kwargsrepr,
-                root_id=request.root_id,
-                parent_id=request.parent_id,
-                retries=claim.retries,
-                eta=None,
-                expires=None,
-            )
-        task_reserved(request)
-        if bucket := self.task_buckets[claim.work_type]:
-            self._limit_task(request, bucket, 1)
-        else:
-            self.on_task_request(request)
-
-    def _claimed(self, message: Any, claim: Claim) -> ClaimedRequest:
-        settings: Settings = self.app.settings
-        task = self.app.tasks.get(claim.work_type) or self.app.tasks["celery.accumulate"]
-        known = registry.get(claim.work_type) if claim.work_type in registry else None
-        generation = self._connections
-        request = ClaimedRequest(
-            Claim(**{**vars(claim), "arguments": revived(claim.arguments), "parameters": revived(claim.parameters)}),
-            message,
-            clerk=self.clerk,
-            reader=self._reader,
-            task=task,
-            timeout=claim.timeout or task.time_limit or settings.default_timeout,
-            dead_letter=known.dead_letter if known else True,
-            connected=lambda: self._connections == generation,
-            shown=(redacted_repr(claim.arguments, settings), redacted_repr(claim.parameters, settings)),
-            hostname=self.hostname,
-            eventer=self.event_dispatcher,
-            app=self.app,
-            connection_errors=self.connection_errors,
-        )
-        key = (claim.task_id, claim.execution)
-        self.held[key] = request
-        request.on_settled = lambda: self.held.pop(key, None)
-        return request
-
-    def _cancel(self, key: tuple[str, int], since: float) -> None:
-        request = self.held.get(key)
-        if request is not None and since >= self.app.settings.cancel_grace:
-            request.cancel_now(self.pool)
-
-    def _lost(self, key: tuple[str, int]) -> None:
-        """The ledger gave it to somebody else while it could not be reached."""
-        request = self.held.get(key)
-        if request is not None:
-            log.warning("execution_lost", task_id=key[0], execution=key[1])
-            request.cancel_now(self.pool)
+            self._clerk.tell(Condemned(task, reason))
+        delivery.dead_letter()

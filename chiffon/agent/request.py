@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import weakref
 from collections.abc import Callable
 from time import monotonic, time
@@ -11,12 +12,13 @@ import structlog
 from billiard.einfo import ExceptionWithTraceback
 from celery.app.task import Context
 from celery.exceptions import TimeLimitExceeded, WorkerLostError
-from celery.utils.saferepr import saferepr
 from celery.worker import state
 from celery.worker.request import Request
 
+from chiffon.agent import events
 from chiffon.agent.clerk import Clerk
 from chiffon.agent.commands import Finished, Paid, Started
+from chiffon.agent.delivery import Delivery
 from chiffon.agent.headers import protocol2_headers
 from chiffon.agent.ledger_backend import work_error
 from chiffon.agent.reading import Reader
@@ -32,8 +34,6 @@ from chiffon.domain.verdicts import (
     DeadLettered,
     Failed,
     GivenBack,
-    Replaced,
-    RetryLater,
     TimedOut,
     Verdict,
     WorkError,
@@ -49,14 +49,13 @@ class ClaimedRequest(Request):
     def __init__(
         self,
         claim: Claim,
-        message: Any,
+        delivery: Delivery,
         *,
         clerk: Clerk,
         reader: Reader,
         task: Any,
         timeout: float,
         dead_letter: bool,
-        connected: Callable[[], bool],
         shown: tuple[str, str],
         **options: Any,
     ) -> None:
@@ -65,7 +64,9 @@ class ClaimedRequest(Request):
         self._reader = reader
         self._timeout = timeout
         self._dead_letter = dead_letter
-        self._connected = connected
+        self._delivery = delivery
+        self._surrendered = False
+        self.claimed_at = monotonic()
         self._finished = False
         self._already_revoked = False
         self._shown_result: str | None = None
@@ -74,9 +75,9 @@ class ClaimedRequest(Request):
         embed = claim.canvas.get("embed") or {}
         body = (claim.arguments, claim.parameters, embed)
         super().__init__(
-            message,
-            on_ack=message.ack_log_error,
-            on_reject=message.reject_log_error,
+            delivery.message,
+            on_ack=delivery.acknowledge,
+            on_reject=delivery.dead_letter,
             task=task,
             body=body,
             headers=protocol2_headers(claim, shown, (timeout, claim.soft_timeout)),
@@ -140,7 +141,7 @@ class ClaimedRequest(Request):
         if isinstance(exc, TimeLimitExceeded):
             self._time_out(exc)
         elif self._already_revoked or self._already_cancelled or type(exc).__name__ == "Terminated":
-            self._finish(Cancelled(WorkError("TaskRevokedError", "stopped", "celery.exceptions")))
+            self.end_as_stopped()
         elif isinstance(exc, WorkerLostError | SystemExit | KeyboardInterrupt | MemoryError):
             self._finish(Crashed(WorkError("WorkerLostError", f"the process that ran it died: {exc}", "billiard")))
         else:
@@ -160,8 +161,34 @@ class ClaimedRequest(Request):
 
     # What others want of it
 
-    def cancel_now(self, pool: Any) -> None:
-        """Stop the run: its grace is over."""
+    def acknowledge(self) -> None:
+        """Acknowledge the message; the ledger owns the work."""
+        self._delivery.acknowledge()
+
+    @property
+    def in_thread(self) -> bool:
+        """Whether the work runs in a thread of this very process, which nobody can stop."""
+        return bool(self.worker_pid == os.getpid())
+
+    @property
+    def limit(self) -> float:
+        """The hard time limit, in seconds."""
+        return self._timeout
+
+    def over_limit(self) -> bool:
+        """Whether it has run for longer than it may."""
+        return (seconds_since(self.time_start) or 0.0) > self._timeout
+
+    def time_out(self) -> None:
+        """End as timed out, whatever the work does."""
+        self._time_out(TimeLimitExceeded(self._timeout))
+
+    def end_as_stopped(self) -> None:
+        """End as cancelled, whatever the work does."""
+        self._finish(Cancelled(WorkError("TaskRevokedError", "stopped", "celery.exceptions")))
+
+    def stop(self, pool: Any) -> None:
+        """Stop the run: its grace is over, or it is somebody else's."""
         self._already_cancelled = True
         if self.time_start is None or not self.worker_pid:
             self.give_back("cancelled before it began")
@@ -179,8 +206,13 @@ class ClaimedRequest(Request):
         self._finish(Cancelled(WorkError("TaskRevokedError", "revoked", "celery.exceptions")))
         return True
 
+    def surrender(self) -> None:
+        """From here on only `give_back` counts: the process is about to be killed."""
+        self._surrendered = True
+
     def give_back(self, why: str, after: float = 0.0) -> None:
-        """Let another agent have it, uncounted: the work has not begun."""
+        """Let another agent have it, uncounted."""
+        self._surrendered = False
         error = WorkError("GivenBack", why, "chiffon")
         self._finish(GivenBack(error, started=self.time_start is not None, after=after))
 
@@ -196,11 +228,11 @@ class ClaimedRequest(Request):
     # Settling
 
     def _finish(self, verdict: Verdict, report: Report | None = None) -> None:
-        if self._finished:
+        if self._finished or self._surrendered:
             return
         self._finished = True
         verdict = self._reconsidered(verdict)
-        ran_for = monotonic_since(self.time_start) if self._runtime is None else self._runtime
+        ran_for = seconds_since(self.time_start) if self._runtime is None else self._runtime
         settlement = Settlement(
             task_id=self.id,
             execution=self.claim.execution,
@@ -243,34 +275,14 @@ class ClaimedRequest(Request):
         if isinstance(answer, Fenced):
             log.warning("fenced_off", task_id=self.id, execution=self.claim.execution)
         if isinstance(answer, Recorded) and answer.owes_dead_letter:
-            self.reject(requeue=False)
-            self._clerk.tell(Paid(self.id, monotonic(), self._connected))
+            self._delivery.dead_letter()
+            self._clerk.tell(Paid(self.id, monotonic(), self._delivery.connected))
         else:
-            self.acknowledge()
+            self._delivery.acknowledge()
         status = answer.status if isinstance(answer, Recorded) else "fenced"
         log.info("task_settled", task_id=self.id, trace_id=self.claim.trace_id, request_id=self.claim.request_id,
                  work_type=self.name, status=status, execution=self.claim.execution)  # fmt: skip
-        self._tell_watchers(verdict)
-
-    def _tell_watchers(self, verdict: Verdict) -> None:
-        """The events that Flower and `celery events` live on."""
-        match verdict:
-            case Completed(result):
-                self.send_event(
-                    "task-succeeded", result=self._shown_result or saferepr(result, 1024), runtime=self._runtime
-                )
-            case RetryLater(_, error):
-                self.send_event("task-retried", exception=error.message, traceback=error.traceback)
-            case Replaced():
-                self.send_event("task-retried", exception="replaced by another task", traceback=None)
-            case Cancelled():
-                self.send_event("task-revoked", terminated=True, signum=None, expired=False)
-            case Failed(error) | TimedOut(error):
-                self.send_event("task-failed", exception=f"{error.type}: {error.message}", traceback=error.traceback)
-            case _:
-                self.send_event(
-                    "task-failed", exception=f"{verdict.error.type}: {verdict.error.message}", traceback=None
-                )
+        events.tell_ended(self, verdict, shown=self._shown_result, runtime=self._runtime)
 
 
 def backoff(give_backs: int) -> float:
@@ -283,7 +295,7 @@ def task_ready(request: ClaimedRequest, *, successful: bool) -> None:
     state.task_ready(request, successful=successful)
 
 
-def monotonic_since(time_start: float | None) -> float | None:
+def seconds_since(time_start: float | None) -> float | None:
     """Seconds since Celery's ``time_start``, which is wall time; None if it has not begun."""
     return None if time_start is None else max(0.0, time() - time_start)
 

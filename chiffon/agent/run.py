@@ -7,6 +7,7 @@ go to the worker's main process, which writes them down in the commit that settl
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -78,6 +79,7 @@ class Run:
     max_retries: int | None
     timeout: float
     report: Report = field(default_factory=Report)
+    began: float = field(default_factory=time.monotonic)
     ending: bool = False
     retry_after: float = 0.0
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import structlog
@@ -23,6 +25,20 @@ DEATHS_PER_CRASH = 3
 
 DEBT_GRACE = 10.0
 """Seconds that the holder of a message has to dead-letter it itself."""
+
+
+@dataclass(frozen=True)
+class Suspicion:
+    """Messages of a queue that must have been lost: those still `queued` that were rung long ago.
+
+    ``priority``: None is any. ``rung_before``: a moment of the ledger's clock; None is now. ``older_than``: seconds
+    before that.
+    """
+
+    queue: str
+    priority: int | None
+    rung_before: datetime | None
+    older_than: float
 
 
 class DeathWatch:
@@ -51,10 +67,13 @@ class DeathWatch:
 class Sweeper:
     """A thread that sweeps every ``CHIFFON_SWEEP_SECONDS``, on a session of its own."""
 
-    def __init__(self, settings: Settings, ringer: Ringer, *, name: str) -> None:
+    def __init__(
+        self, settings: Settings, ringer: Ringer, *, name: str, suspicions: Callable[[], Sequence[Suspicion]] = tuple
+    ) -> None:
         self._settings = settings
         self._ringer = ringer
         self._name = name
+        self._suspicions = suspicions
         self._deaths = DeathWatch(settings.takeover_grace)
         self._session: Any = None
         self._stopping = threading.Event()
@@ -99,8 +118,23 @@ class Sweeper:
             expired = sweeps.expire(cursor, limit=BATCH, ttl=settings.idempotency_ttl)
         with session_transaction(self._session) as cursor:
             due = sweeps.due(cursor, limit=BATCH)
+        self._find_lost()
         leased = self._ring() if self._ringer.ready() else 0
         return BATCH in (len(expired), due, leased)
+
+    def _find_lost(self) -> None:
+        for suspicion in self._suspicions():
+            with session_transaction(self._session) as cursor:
+                lost = sweeps.lost(
+                    cursor,
+                    queue=suspicion.queue,
+                    priority=suspicion.priority,
+                    rung_before=suspicion.rung_before,
+                    older_than=suspicion.older_than,
+                    limit=BATCH,
+                )
+            if lost:
+                log.warning("messages_lost", queue=suspicion.queue, priority=suspicion.priority, tasks=lost)
 
     def _ring(self) -> int:
         """Ring for what waits, and pay what is owed; how many rings were due."""
@@ -114,6 +148,8 @@ class Sweeper:
 
     def _bury(self) -> None:
         with session_transaction(self._session) as cursor:
+            if silenced := sweeps.silence_mute(cursor, offline_after=self._settings.offline_after):
+                log.warning("mute_agents_cut_off", incarnations=silenced)
             unlocked = sweeps.unlocked(cursor)
         for incarnation in self._deaths.look(unlocked):
             with session_transaction(self._session) as cursor:

@@ -111,6 +111,7 @@ class Claim:
     give_backs: int
     attempts: int
     origin: str
+    queued_at: datetime | None
     age: float
 
 

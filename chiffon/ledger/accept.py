@@ -10,12 +10,16 @@ from chiffon.domain.values import canonical
 from chiffon.ledger.connect import Cursor
 
 # name: take keys  -- (free | expired) -> held by these tasks; no row back means that another task holds it
-# Sorted, so that two batches cannot wait for each other.
+# Sorted, so that two batches cannot wait for each other. A key that is seen to be held is not tried: trying locks it,
+# and its task's end, which holds the task, would wait for the key while `follow` waits for the task.
 _TAKE_KEYS = """
 INSERT INTO request_keys (request_id, task_id, fingerprint)
 SELECT request_id, task_id, fingerprint
 FROM unnest(%(request_ids)s::text[], %(task_ids)s::text[], %(fingerprints)s::text[])
      AS asked (request_id, task_id, fingerprint)
+ WHERE NOT EXISTS (
+   SELECT FROM request_keys held WHERE held.request_id = asked.request_id
+      AND (held.expires_at IS NULL OR held.expires_at > clock_timestamp()))
 ORDER BY request_id
 ON CONFLICT (request_id) DO UPDATE
    SET task_id = excluded.task_id, fingerprint = excluded.fingerprint, expires_at = NULL

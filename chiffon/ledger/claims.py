@@ -11,7 +11,7 @@ from chiffon.ledger.connect import Cursor
 
 _CLAIM_COLUMNS = """t.task_id, t.execution, t.request_id, t.trace_id, t.work_type, t.queue, t.priority, t.parameters,
   t.arguments, t.canvas, t.fingerprint, t.timeout, t.soft_timeout, t.max_retries, t.retries, t.crashes, t.give_backs,
-  t.attempts, t.origin"""
+  t.attempts, t.origin, t.queued_at"""
 _AGE = "extract(epoch FROM clock_timestamp() - created_at)::float8"
 
 # name: claim  -- pending | queued | retrying (when due) -> running, by this incarnation

@@ -98,6 +98,12 @@ class Listener:
         self._begin()
         _begin_again_after_forks(self)
 
+    @property
+    def session(self) -> Any:
+        """The connection that LISTENs now, or None."""
+        session = self._session
+        return None if session is None or session.closed else session
+
     def subscribe(self, task_ids: Collection[str]) -> Subscription:
         """An ear for these tasks, to be closed. It does not wait for Postgres: a session that opens later tells."""
         subscription = Subscription(self, frozenset(task_ids))
@@ -131,9 +137,9 @@ class Listener:
 
         The socket is closed without a word; kept open, it would outlive the parent, and its notifications pile up.
         """
-        session = self._session
+        session = self.session
         self._begin()
-        if session is not None and not session.closed:
+        if session is not None:
             with contextlib.suppress(OSError):
                 os.close(session.fileno())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 
 from chiffon.domain.tasks import Ring
 from chiffon.ledger.connect import Cursor
@@ -108,10 +109,60 @@ SELECT task_id, ring_no, request_id, trace_id, work_type, queue, priority, param
 """
 
 
+# name: lost  -- queued -> pending, for what must have been handed out by now and was not; to be rung at once
+_LOST = """
+WITH lost AS (
+  SELECT task_id FROM tasks
+   WHERE status = 'queued' AND queue = %(queue)s AND (%(priority)s::int IS NULL OR priority = %(priority)s)
+     AND queued_at < coalesce(%(rung_before)s::timestamptz, clock_timestamp()) - make_interval(secs => %(older_than)s)
+   ORDER BY queued_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+), moved AS (
+  UPDATE tasks t
+     SET status = 'pending', next_ring_at = clock_timestamp(), queued_at = NULL, history_no = t.history_no + 1
+    FROM lost l WHERE t.task_id = l.task_id
+  RETURNING t.task_id, t.history_no
+)
+INSERT INTO task_history (task_id, number, status, detail)
+SELECT task_id, history_no, 'pending', 'its message was lost' FROM moved
+"""
+
+# name: silence mute  -- ends the sessions of agents that hold their lock and give no sign of life: stopped, or hung
+_SILENCE_MUTE = """
+SELECT a.incarnation FROM agents a
+  JOIN pg_locks l ON l.pid = a.backend_pid AND l.locktype = 'advisory' AND l.classid = %(class)s
+   AND l.objid::bigint = a.incarnation AND l.granted
+ WHERE a.last_heartbeat_at < clock_timestamp() - make_interval(secs => %(offline_after)s)
+   AND pg_terminate_backend(a.backend_pid)
+"""
+
+
 def due(cursor: Cursor, *, limit: int) -> int:
     """Move what is due to `pending`; how many it moved."""
     cursor.execute(_DUE, {"limit": limit})
     return int(cursor.rowcount)
+
+
+def lost(
+    cursor: Cursor, *, queue: str, priority: int | None, rung_before: datetime | None, older_than: float, limit: int
+) -> int:
+    """Move what was rung ``older_than`` seconds before that moment (None: now) and is still queued; how many."""
+    cursor.execute(
+        _LOST,
+        {
+            "queue": queue,
+            "priority": priority,
+            "rung_before": rung_before,
+            "older_than": older_than,
+            "limit": limit,
+        },
+    )
+    return int(cursor.rowcount)
+
+
+def silence_mute(cursor: Cursor, *, offline_after: float) -> list[int]:
+    """Cut off the agents that hold their lock without a heartbeat for so many seconds; their incarnations."""
+    cursor.execute(_SILENCE_MUTE, {"class": LOCK_CLASS, "offline_after": offline_after})
+    return [incarnation for (incarnation,) in cursor.fetchall()]
 
 
 def expire(cursor: Cursor, *, limit: int, ttl: float) -> list[str]:

@@ -1,0 +1,172 @@
+"""The runs that an agent has in hand: from the claim to the settlement."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import structlog
+from celery.worker.state import task_reserved
+
+from chiffon.agent import events
+from chiffon.agent.clerk import Clerk
+from chiffon.agent.delivery import Delivery
+from chiffon.agent.reading import Reader, revived
+from chiffon.agent.request import ClaimedRequest, backoff
+from chiffon.config import Settings
+from chiffon.domain.tasks import Claim
+from chiffon.domain.work import registry
+from chiffon.logs import redacted_repr
+
+log = structlog.get_logger(__name__)
+
+_ABANDONED_AFTER = 1.0
+"""Seconds until what a dying process gives back is rung again: by then it is dead."""
+
+
+class Runs:
+    """Claimed tasks on their way through the pool. Used by the event loop only.
+
+    ``consumer`` is Celery's, which knows the pool, the event dispatcher and the rate limits. ``on_room``: called when
+    one of them is settled. ``on_abandon``: called when this process has to end, since a thread in it cannot be stopped.
+    """
+
+    def __init__(self, consumer: Any, settings: Settings, clerk: Clerk, reader: Reader) -> None:
+        self._consumer = consumer
+        self._settings = settings
+        self._clerk = clerk
+        self._reader = reader
+        self._held: dict[tuple[str, int], ClaimedRequest] = {}
+        self.on_room: Callable[[], None] = lambda: None
+        self.on_abandon: Callable[[], None] = lambda: None
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def run(self, delivery: Delivery, claim: Claim) -> None:
+        """Hand a claimed task to the pool."""
+        consumer = self._consumer
+        request = self._request(delivery, claim)
+        if claim.work_type not in consumer.app.tasks:
+            # A rolling deployment: an older agent meets newer work.
+            why = f"{consumer.hostname} does not know {claim.work_type}"
+            request.give_back(why, after=backoff(claim.give_backs))
+            return
+        if request.revoked():
+            return
+        events.tell_received(request, consumer.event_dispatcher)
+        task_reserved(request)
+        if bucket := consumer.task_buckets[claim.work_type]:
+            consumer._limit_task(request, bucket, 1)
+        else:
+            consumer.on_task_request(request)
+
+    def condemn(self, delivery: Delivery, claim: Claim, why: str) -> None:
+        """End a claimed task that nobody can run."""
+        self._request(delivery, claim).condemn(why)
+
+    def decline(self, delivery: Delivery, claim: Claim, why: str) -> None:
+        """Give a claimed task back at once."""
+        self._request(delivery, claim).give_back(why)
+
+    def cancel(self, key: tuple[str, int], since: float) -> None:
+        """Stop a run that was asked to stop ``since`` seconds ago, if its grace is over."""
+        request = self._held.get(key)
+        if request is not None and since >= self._settings.cancel_grace:
+            self._stop(request)
+
+    def lose(self, key: tuple[str, int]) -> None:
+        """Stop a run that the ledger gave to somebody else while it could not be reached."""
+        request = self._held.get(key)
+        if request is not None:
+            log.warning("execution_lost", task_id=key[0], execution=key[1])
+            self._stop(request)
+
+    def give_back_unstarted(self, why: str) -> None:
+        """Give back what the pool has not begun."""
+        for request in list(self._held.values()):
+            if request.time_start is None:
+                request.give_back(why)
+
+    def surrender(self, why: str) -> None:
+        """Stop everything that runs, and give it back, uncounted. From any thread, once nothing new is taken.
+
+        The processes are killed first: a task given back may be started elsewhere at once. Threads cannot be killed:
+        there this process has to end, a moment before that.
+        """
+        requests = list(self._held.values())
+        for request in requests:
+            request.surrender()
+        for request in requests:
+            if request.worker_pid and not request.in_thread:
+                _kill(request.worker_pid)
+        threads = any(request.in_thread for request in requests)
+        for request in requests:
+            request.give_back(why, after=_ABANDONED_AFTER if threads else 0.0)
+        if threads:
+            self.on_abandon()
+
+    def look(self) -> None:
+        """What is to be seen to every moment or so."""
+        self._acknowledge_old()
+        for request in list(self._held.values()):
+            if request.in_thread and request.over_limit():
+                log.error("thread_over_limit", task_id=request.id, seconds=request.limit)
+                request.time_out()
+                self.surrender("another task of its agent could not be stopped")
+                return
+
+    def _stop(self, request: ClaimedRequest) -> None:
+        if not request.in_thread:
+            request.stop(self._consumer.pool)
+            return
+        request.end_as_stopped()
+        self.surrender("another task of its agent could not be stopped")
+
+    def _acknowledge_old(self) -> None:
+        """Acknowledge what has been held for long: the ledger owns it, and RabbitMQ would close the channel over it."""
+        now = time.monotonic()
+        for request in self._held.values():
+            if now - request.claimed_at >= self._settings.ack_after:
+                request.acknowledge()
+
+    def _request(self, delivery: Delivery, claim: Claim) -> ClaimedRequest:
+        consumer, settings = self._consumer, self._settings
+        task = consumer.app.tasks.get(claim.work_type) or consumer.app.tasks["celery.accumulate"]
+        known = registry.get(claim.work_type) if claim.work_type in registry else None
+        request = ClaimedRequest(
+            replace(claim, arguments=revived(claim.arguments), parameters=revived(claim.parameters)),
+            delivery,
+            clerk=self._clerk,
+            reader=self._reader,
+            task=task,
+            timeout=claim.timeout or task.time_limit or settings.default_timeout,
+            dead_letter=known.dead_letter if known else True,
+            shown=(redacted_repr(claim.arguments, settings), redacted_repr(claim.parameters, settings)),
+            hostname=consumer.hostname,
+            eventer=consumer.event_dispatcher,
+            app=consumer.app,
+            connection_errors=consumer.connection_errors,
+        )
+        key = (claim.task_id, claim.execution)
+        self._held[key] = request
+        request.on_settled = lambda: self._settled(key)
+        return request
+
+    def _settled(self, key: tuple[str, int]) -> None:
+        self._held.pop(key, None)
+        self.on_room()
+
+
+def _kill(pid: int) -> None:
+    """Kill a pool process and wait until it is gone."""
+    try:
+        os.kill(pid, signal.SIGKILL)
+        while os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT) is None:
+            pass
+    except (ProcessLookupError, ChildProcessError):
+        return
