@@ -48,7 +48,7 @@ def test_a_restart_of_postgres_wakes_who_waits(
     found: list[Any] = []
     waiting = threading.Thread(target=lambda: found.append(result.get(timeout=PATIENCE, interval=3600)))
     waiting.start()
-    eventually("it listens", lambda: client.backend.listener._session is not None)
+    eventually("it listens", lambda: client.backend.listener.session is not None)
     postgres.restart()
     (tmp_path / "go").touch()
     waiting.join(PATIENCE)
@@ -114,14 +114,14 @@ def test_a_forked_child_has_sessions_of_its_own(client: Celery) -> None:
     done = threading.Event()
     waiter = threading.Thread(target=lambda: backend.wait_for("after", timeout=PATIENCE, interval=3600) and done.set())
     waiter.start()
-    eventually("the parent listens", lambda: backend.listener._session is not None)
-    session = backend.listener._session
+    eventually("the parent listens", lambda: backend.listener.session is not None)
+    session = backend.listener.session
 
     def in_child() -> None:
         assert backend.wait_for("before", timeout=5)["result"] == 1
         backend.store_result("by the child", 2, "SUCCESS")
         assert backend.wait_for("by the child", timeout=5)["result"] == 2
-        assert backend.listener._session is None or backend.listener._session is not session
+        assert backend.listener.session is not session
         os._exit(0)
 
     child = multiprocessing.get_context("fork").Process(target=in_child)
@@ -132,4 +132,4 @@ def test_a_forked_child_has_sessions_of_its_own(client: Celery) -> None:
     backend.store_result("after", 3, "SUCCESS")
     waiter.join(PATIENCE)
     assert done.is_set()
-    assert backend.listener._session is session
+    assert backend.listener.session is session
