@@ -1,0 +1,176 @@
+"""Races: of many who ask at once, one gets it, and nobody waits for ever."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import pytest
+
+from chiffon.dispatch.cancel import Cancelling, cancel
+from chiffon.dispatch.submit import submit_all
+from chiffon.domain.states import State
+from chiffon.domain.tasks import Accepted, Claim, Duplicate, HeldElsewhere, NewTask
+from chiffon.domain.verdicts import Completed
+from chiffon.ledger import claims, rings
+from chiffon.ledger.accept import accept
+from chiffon.ledger.connect import open_session, session_transaction
+from chiffon.ledger.follow import follow
+from chiffon.ledger.settle import Recorded
+from tests.bench import LEASE, TTL, Bench
+from tests.builders import new_task
+from tests.racing import Thread, race, until
+
+RACERS = 8
+
+
+def submitting(bench: Bench, tasks: list[NewTask]) -> Callable[[], Any]:
+    """A caller who submits these."""
+    return lambda: submit_all(bench.ledger, tasks, lease=LEASE)[0]
+
+
+def waiting(bench: Bench) -> int:
+    """How many sessions wait for a lock."""
+    ((count,),) = bench.sql(
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    )
+    return int(count)
+
+
+def test_of_eight_who_bring_one_request_id_one_is_accepted_and_seven_are_told_its_task(bench: Bench) -> None:
+    for _ in range(5):
+        request_id = str(uuid.uuid4())
+        fates = race(submitting(bench, [new_task(request_id=request_id)]) for _ in range(RACERS))
+        accepted = [fate for (fate,) in fates if isinstance(fate, Accepted)]
+        assert len(accepted) == 1
+        assert [fate for (fate,) in fates].count(Duplicate(accepted[0].task_id)) == RACERS - 1
+
+
+def test_of_eight_who_bring_one_task_id_one_is_accepted(bench: Bench) -> None:
+    for _ in range(5):
+        task_id = new_task().task_id
+        fates = race(submitting(bench, [new_task(task_id=task_id)]) for _ in range(RACERS))
+        assert sorted(type(fate).__name__ for (fate,) in fates) == ["Accepted"] + ["Duplicate"] * (RACERS - 1)
+        assert bench.sql("SELECT count(*) FROM task_history WHERE task_id = %s", task_id) == [(1,)]
+
+
+def test_of_eight_who_find_an_expired_key_one_gets_it(bench: Bench) -> None:
+    old = bench.task_in(State.COMPLETED, request_id="r")
+    bench.pass_time(301)
+    fates = race(submitting(bench, [new_task(request_id="r")]) for _ in range(RACERS))
+    assert sorted(type(fate).__name__ for (fate,) in fates) == ["Accepted"] + ["Duplicate"] * (RACERS - 1)
+    assert old not in {fate.task_id for (fate,) in fates}
+
+
+def test_batches_in_opposite_orders_do_not_wait_for_each_other(bench: Bench) -> None:
+    for _ in range(5):
+        batch = [new_task() for _ in range(200)]
+        fates = race([submitting(bench, batch), submitting(bench, batch[::-1])] * 2)
+        accepted = [fate.task_id for several in fates for fate in several if isinstance(fate, Accepted)]
+        assert sorted(accepted) == sorted(task.task_id for task in batch)
+
+
+def test_keys_in_opposite_orders_do_not_wait_for_each_other(bench: Bench) -> None:
+    for _ in range(5):
+        keys = [str(uuid.uuid4()) for _ in range(200)]
+        batches = [[new_task(request_id=key) for key in order] for order in (keys, keys[::-1])]
+        fates = race(submitting(bench, batch) for batch in batches)
+        winners = {fate.task_id for several in fates for fate in several if isinstance(fate, Accepted)}
+        assert len(winners) == len(keys)
+        assert {fate.task_id for several in fates for fate in several} == winners
+
+
+def test_of_agents_that_claim_one_task_one_gets_it(bench: Bench) -> None:
+    agents = [bench.agent(f"agent-{number}") for number in range(4)]
+    for _ in range(5):
+        task_id = bench.born()
+        fates = race(partial(agent.claim, task_id) for agent in agents)
+        winner = next(agent for agent, fate in zip(agents, fates, strict=True) if isinstance(fate, Claim))
+        assert fates.count(HeldElsewhere(task_id, winner.incarnation)) == 3
+        assert bench.outcomes(task_id) == [None]
+
+
+def test_agents_that_claim_the_same_tasks_in_opposite_orders_share_them_out(bench: Bench) -> None:
+    agents = [bench.agent(f"agent-{number}") for number in range(4)]
+    tasks = [bench.born() for _ in range(50)]
+    orders = [tasks, tasks[::-1], tasks[25:] + tasks[:25], sorted(tasks, key=hash)]
+    found = race(partial(agent.claim_all, order) for agent, order in zip(agents, orders, strict=True))
+    claimed = [task_id for fates in found for task_id, fate in fates.items() if isinstance(fate, Claim)]
+    assert sorted(claimed) == sorted(tasks)
+
+
+def test_a_cancel_and_a_claim_of_one_task_have_one_winner(bench: Bench) -> None:
+    agent = bench.agent()
+    for _ in range(10):
+        task_id = bench.born()
+        cancelled, fate = race([partial(cancel, bench.ledger, task_id, ttl=TTL), partial(agent.claim, task_id)])
+        assert (cancelled == Cancelling.ASKED) == isinstance(fate, Claim)
+
+
+def test_two_sweepers_lease_no_ring_twice(bench: Bench) -> None:
+    tasks = [new_task() for _ in range(200)]
+    bench.accept(*tasks)
+    bench.pass_time(LEASE + 1)
+
+    def sweep() -> list[str]:
+        with bench.transaction() as cursor:
+            return [ring.task_id for ring in rings.lease(cursor, limit=60, lease=LEASE)]
+
+    leased = [task_id for several in race([sweep] * 4) for task_id in several]
+    assert len(leased) == len(set(leased))
+    assert set(leased) <= {task.task_id for task in tasks}
+
+
+def test_a_sweeper_passes_by_what_another_holds(bench: Bench) -> None:
+    bench.born(), bench.born()
+    bench.pass_time(LEASE + 1)
+    with bench.transaction() as one, bench.transaction() as other:
+        assert len(rings.lease(one, limit=1, lease=LEASE)) == 1
+        assert len(rings.lease(other, limit=10, lease=LEASE)) == 1
+
+
+def test_an_end_and_a_repeated_batch_of_keys_do_not_wait_for_each_other(bench: Bench) -> None:
+    tasks = [new_task(task_id="1", request_id="b"), new_task(task_id="2", request_id="a")]
+    bench.accept(*tasks)
+    held = [bench.claimed(task.task_id) for task in tasks]
+    with bench.transaction() as cursor:
+        fates, _ = accept(cursor, [new_task(request_id="a"), new_task(request_id="b")], lease=LEASE)
+        assert fates == [Duplicate("2"), Duplicate("1")]
+        ended = Thread(lambda: [bench.settle(claim, Completed("1")) for claim in held])
+        assert all(isinstance(answer, Recorded) for answer in ended.answer())
+
+
+def test_an_end_and_a_message_that_wants_to_share_it_do_not_wait_for_each_other(bench: Bench) -> None:
+    claim = bench.claimed(bench.born(request_id="r"))
+    with bench.transaction() as cursor:
+        second = new_task(request_id="r")
+        assert accept(cursor, [second], lease=LEASE)[0] == [Duplicate(claim.task_id)]
+        ended = Thread(lambda: bench.settle(claim, Completed("1")))
+        until(lambda: not ended.is_alive() or waiting(bench))
+        assert follow(cursor, second, claim.task_id) == "completed"
+    assert isinstance(ended.answer(), Recorded)
+
+
+def test_a_claim_waits_for_the_commit_of_another_and_then_sees_it(bench: Bench) -> None:
+    one, other = bench.agent("one"), bench.agent("other")
+    task_id = bench.born()
+    with session_transaction(one.session) as cursor:
+        claims.claim(cursor, {task_id: str(uuid.uuid4())}, incarnation=one.incarnation, agent_id="one")
+        late = Thread(lambda: other.claim(task_id))
+        until(lambda: waiting(bench) == 1)
+    assert late.answer() == HeldElsewhere(task_id, one.incarnation)
+
+
+@pytest.mark.parametrize("how", ["commit", "rollback"])
+def test_an_acceptance_waits_for_another_with_its_key(bench: Bench, how: str) -> None:
+    first, second = new_task(request_id="r"), new_task(request_id="r")
+    session = open_session(bench.url, "first")
+    with session.cursor() as cursor:
+        accept(cursor, [first], lease=LEASE)
+        late = Thread(submitting(bench, [second]))
+        until(lambda: waiting(bench) == 1)
+        getattr(session, how)()
+    assert late.answer() == [Duplicate(first.task_id) if how == "commit" else Accepted(second.task_id)]
+    session.close()
