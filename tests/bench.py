@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from chiffon.config import validated_database_url
@@ -14,6 +14,7 @@ from chiffon.domain.verdicts import Cancelled, Completed, DeadLettered, Failed, 
 from chiffon.ledger import agents, claims, rings, sweeps
 from chiffon.ledger.accept import accept
 from chiffon.ledger.connect import Cursor, Ledger, open_session, session_transaction
+from chiffon.ledger.effects import CHANNEL
 from chiffon.ledger.settle import Fenced, Recorded, Settlement, settle
 from tests.builders import an_error, new_task
 
@@ -210,9 +211,17 @@ class Bench:
 
 
 @contextlib.contextmanager
-def session(url: str) -> Iterator[Any]:
-    """A psycopg2 connection as any client has it."""
-    import psycopg2
+def listening(bench: Bench) -> Iterator[Callable[[], list[str]]]:
+    """What is notified meanwhile: each call says which ends were told since the last."""
+    session = open_session(bench.url, "listener")
+    session.autocommit = True
+    with contextlib.closing(session), session.cursor() as cursor:
+        cursor.execute(f"LISTEN {CHANNEL}")
 
-    with contextlib.closing(psycopg2.connect(url)) as connection:
-        yield connection
+        def heard() -> list[str]:
+            cursor.execute("SELECT 1")  # a notification of an earlier commit comes before the answer
+            told = [notification.payload for notification in session.notifies]
+            session.notifies.clear()
+            return told
+
+        yield heard
