@@ -20,6 +20,8 @@ def slow_echo(context: WorkContext, input: Any, seconds: float = 5.0) -> dict[st
     until = time.monotonic() + seconds
     while (left := until - time.monotonic()) > 0 and not context.is_cancelled():
         time.sleep(min(left, 0.5))
+    if context.is_cancelled():
+        raise Fail("cancelled before the time was over")
     return {"output": input}
 
 

@@ -8,6 +8,7 @@ from collections import deque
 from typing import Any
 
 import structlog
+from celery.concurrency.solo import TaskPool as SoloPool
 from celery.worker.consumer.consumer import Consumer
 from celery.worker.state import maybe_shutdown
 
@@ -21,6 +22,7 @@ from chiffon.agent.mailbox import Mailbox
 from chiffon.agent.reading import Direct, Doorbell, Reader, Unrunnable
 from chiffon.agent.runs import Runs
 from chiffon.agent.traffic import Traffic
+from chiffon.agent.watch import HubWatch
 from chiffon.config import Settings
 from chiffon.dispatch.ring import Ringer
 from chiffon.dispatch.sweep import Sweeper
@@ -62,6 +64,7 @@ class LedgerConsumer(Consumer):
         self._clerk.on_tick = self._runs.look
         self._runs.on_abandon = self._abandon
         self._drain = Drain(self._runs, settings.drain_seconds)
+        self._watch = HubWatch(self._mailbox.post)
         self._connections = 0
         self._offered = 0
         self._waiting: deque[tuple[Delivery, Doorbell | Direct]] = deque()
@@ -79,6 +82,9 @@ class LedgerConsumer(Consumer):
 
     def start(self) -> None:
         """Begin: the ledger first, so that the dead are noticed while the broker is still being called."""
+        self._drain.listen()
+        if not isinstance(self.pool, SoloPool):  # there the work itself holds the loop up
+            self._watch.start()
         self._clerk.start()
         self._sweeper.start()
         super().start()
@@ -129,6 +135,7 @@ class LedgerConsumer(Consumer):
 
     def stop(self) -> None:
         """Take nothing new; finish what runs, up to a limit."""
+        self._watch.stop()
         self._clerk.tell(Draining())
         self._drain.begin()
         super().stop()

@@ -21,18 +21,30 @@ class Drain:
         self._seconds = seconds
         self._over = threading.Event()
         self._timer: threading.Timer | None = None
+        self._signals = 0
         self.begun = False
 
+    def listen(self) -> None:
+        """Count the SIGTERMs from now on; the first one is Celery's. To be called by the main thread."""
+        celerys = signal.getsignal(signal.SIGTERM)
+
+        def on_signal(number: int, frame: Any) -> None:
+            self._signals += 1
+            if self._signals == 1 and callable(celerys):
+                celerys(number, frame)
+            elif self._signals > 1:
+                self._hurry()
+
+        signal.signal(signal.SIGTERM, on_signal)
+
     def begin(self) -> None:
-        """Start the clock, and listen for a second SIGTERM."""
+        """Start the clock."""
         if self.begun:
             return
         self.begun = True
         self._timer = threading.Timer(self._seconds, self._give_back, ["the agent had to end before the work did"])
         self._timer.daemon = True
         self._timer.start()
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, self._on_second_signal)
 
     def end(self) -> None:
         """Everything has come to its end."""
@@ -40,7 +52,10 @@ class Drain:
         if self._timer is not None:
             self._timer.cancel()
 
-    def _on_second_signal(self, *_: Any) -> None:
+    def _hurry(self) -> None:
+        if not self.begun:
+            self._seconds = 0
+            return
         # In a thread of its own: the signal may have interrupted whoever holds a lock that is needed here.
         threading.Thread(target=self._give_back, args=["the agent was told twice to end"], daemon=True).start()
 

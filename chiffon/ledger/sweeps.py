@@ -127,12 +127,15 @@ SELECT task_id, history_no, 'pending', 'its message was lost' FROM moved
 """
 
 # name: silence mute  -- ends the sessions of agents that hold their lock and give no sign of life: stopped, or hung
+# Materialized, for a process id alone proves nothing: whose lock it holds must be known before it is ended.
 _SILENCE_MUTE = """
-SELECT a.incarnation FROM agents a
-  JOIN pg_locks l ON l.pid = a.backend_pid AND l.locktype = 'advisory' AND l.classid = %(class)s
-   AND l.objid::bigint = a.incarnation AND l.granted
- WHERE a.last_heartbeat_at < clock_timestamp() - make_interval(secs => %(offline_after)s)
-   AND pg_terminate_backend(a.backend_pid)
+WITH mute AS MATERIALIZED (
+  SELECT a.incarnation, l.pid FROM agents a
+    JOIN pg_locks l ON l.locktype = 'advisory' AND l.classid = %(class)s AND l.objid::bigint = a.incarnation
+     AND l.granted AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+   WHERE a.last_heartbeat_at < clock_timestamp() - make_interval(secs => %(offline_after)s)
+)
+SELECT incarnation FROM mute WHERE pg_terminate_backend(pid)
 """
 
 
