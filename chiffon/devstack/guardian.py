@@ -2,7 +2,7 @@
 
 The owner marks its own environment, so that everything it starts from then on carries the mark, daemons such as
 `epmd` included. A small process of its own session waits at a pipe: the kernel closes it when the owner ends, and
-the guardian then ends every marked process and what descends from it, and removes the folders it was told of.
+the guardian then ends every marked process and what descends from it, and removes the paths it was told of.
 This file is also that small process, and imports nothing of Chiffon so that it starts at once.
 """
 
@@ -46,10 +46,10 @@ class Guardian:
             start_new_session=True,
         )
 
-    def remove_at_end(self, folder: Path) -> None:
-        """Have ``folder`` removed with everything in it, after the last process has ended."""
+    def remove_at_end(self, path: Path) -> None:
+        """Have a file, or a folder with everything in it, removed after the last process has ended."""
         assert self._process.stdin is not None  # noqa: S101  -- it was opened as a pipe
-        self._process.stdin.write(f"{folder.resolve()}\n".encode())
+        self._process.stdin.write(f"{path.resolve()}\n".encode())
         self._process.stdin.flush()
 
     def close(self) -> None:
@@ -121,10 +121,13 @@ def main() -> None:
     """Wait until the owner has ended, then end what it left."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
         signal.signal(number, signal.SIG_IGN)
-    folders = [line.rstrip("\n") for line in sys.stdin]
+    paths = [Path(line.rstrip("\n")) for line in sys.stdin]
     end_all(sys.argv[1])
-    for folder in folders:
-        shutil.rmtree(folder, ignore_errors=True)
+    for path in paths:
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 if __name__ == "__main__":

@@ -21,29 +21,36 @@ class Instance:
         home.mkdir(mode=0o700, exist_ok=True)
         self.name = uuid.uuid4().hex[:8]
         self.folder = home.resolve() / self.name
-        self._env = home.resolve() / ENV_FILE
+        self._announced = home.resolve() / ENV_FILE
         with _one_at_a_time(home):
             _remove_left_over(home)
             self.folder.mkdir(mode=0o700)
             self._lock = (self.folder / _LOCK).open("w")
             fcntl.flock(self._lock, fcntl.LOCK_EX)
 
+    @property
+    def env_file(self) -> Path:
+        """The stack's own variables, to which `.chiffon/env` leads while it is the newest."""
+        return self.folder / ENV_FILE
+
     def publish(self, variables: Mapping[str, str]) -> Path:
-        """Write `.chiffon/env`, in shell syntax, in place of an older stack's; return its path."""
+        """Write the variables in shell syntax, and have `.chiffon/env` lead to them; return its path."""
         lines = [
-            f"# stack {self.name}; removed when it stops",
+            "# Removed when the stack stops.",
             *(f"{name}={shlex.quote(value)}" for name, value in variables.items()),
             f"export {' '.join(variables)}",
         ]
-        draft = self.folder / ENV_FILE
-        draft.touch(mode=0o600)
-        draft.write_text("\n".join([*lines, ""]))
-        return draft.rename(self._env)
+        self.env_file.touch(mode=0o600)
+        self.env_file.write_text("\n".join([*lines, ""]))
+        link = self.folder / "link"
+        link.symlink_to(self.env_file.relative_to(self._announced.parent))
+        return link.rename(self._announced)
 
     def withdraw(self) -> None:
-        """Remove `.chiffon/env`, unless a newer stack has written it since, and leave the folder to be removed."""
-        if self._env.exists() and self._env.read_text().startswith(f"# stack {self.name};"):
-            self._env.unlink()
+        """Remove the variables, and `.chiffon/env` unless it leads to a newer stack; the logs stay."""
+        self.env_file.unlink(missing_ok=True)
+        if self._announced.is_symlink() and not self._announced.exists():
+            self._announced.unlink(missing_ok=True)
         self._lock.close()
 
     def remove(self) -> None:

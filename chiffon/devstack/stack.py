@@ -70,6 +70,7 @@ class Stack:
         for program in self._programs:
             with self._screen.step(program.name):
                 program.wait_until_ready()
+        self._guardian.remove_at_end(self._instance.env_file)
         self._instance.publish(access.variables())
         return access
 

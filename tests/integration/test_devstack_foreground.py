@@ -136,6 +136,7 @@ def test_a_killed_stack_leaves_no_process(up: Callable[..., Foreground]) -> None
     family = foreground.wait_until_up()
     foreground.process.kill()
     wait_until(lambda: are_gone(family))
+    wait_until(lambda: not foreground.env_file.exists())
 
 
 def test_a_process_that_ends_is_named_with_its_last_words_and_ends_the_rest(up: Callable[..., Foreground]) -> None:
