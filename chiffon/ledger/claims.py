@@ -16,7 +16,8 @@ _AGE = "extract(epoch FROM clock_timestamp() - created_at)::float8"
 
 # name: claim  -- pending | queued | retrying (when due) -> running, by this incarnation
 # The rows are locked in the order of their ids, so that agents who race for the same ones cannot deadlock; what a
-# racer took is re-read after its commit, and is then no longer ready.
+# racer took is re-read after its commit, and is then no longer ready. A claim uses up the rings so far: a confirm of
+# one that is written down only later must not make a task that came back look rung.
 _CLAIM = f"""
 WITH offered AS (
   SELECT * FROM unnest(%(task_ids)s::text[], %(tokens)s::uuid[]) AS o (task_id, token)
@@ -31,7 +32,7 @@ WITH offered AS (
   UPDATE tasks t
      SET status = 'running', execution = t.execution + 1, attempts = t.attempts + 1, incarnation = %(incarnation)s,
          agent_id = %(agent_id)s, claim_token = r.token, claimed_at = clock_timestamp(), started_at = NULL,
-         next_ring_at = NULL, run_at = NULL, progress = NULL, history_no = t.history_no + 1
+         ring_no = t.ring_no + 1, next_ring_at = NULL, run_at = NULL, progress = NULL, history_no = t.history_no + 1
     FROM ready r WHERE t.task_id = r.task_id
   RETURNING {_CLAIM_COLUMNS}, t.created_at, t.history_no
 ), logged AS (

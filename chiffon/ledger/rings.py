@@ -11,6 +11,7 @@ RING_COLUMNS = """t.task_id, t.ring_no, t.request_id, t.trace_id, t.work_type, t
   t.arguments, t.canvas, t.retries"""
 
 # name: lease  -- pending: the next ring is this caller's; each ring doubles the wait until somebody else rings
+# (a claim takes a ring number too, and an execution number)
 _LEASE = f"""
 WITH due AS (
   SELECT task_id FROM tasks
@@ -19,7 +20,7 @@ WITH due AS (
 )
 UPDATE tasks t
    SET ring_no = t.ring_no + 1,
-       next_ring_at = clock_timestamp() + make_interval(secs => %(lease)s * 2 ^ least(t.ring_no, 6))
+       next_ring_at = clock_timestamp() + make_interval(secs => %(lease)s * 2 ^ least(t.ring_no - t.execution, 6))
   FROM due d WHERE t.task_id = d.task_id
 RETURNING {RING_COLUMNS}
 """
