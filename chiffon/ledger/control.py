@@ -62,8 +62,8 @@ WITH again AS (
      SET status = 'pending', ring_no = t.ring_no + 1,
          next_ring_at = clock_timestamp() + make_interval(secs => %(lease)s), history_no = t.history_no + 1,
          retries = 0, crashes = 0, agent_deaths = 0, give_backs = 0, cancel_requested_at = NULL, error = NULL,
-         expires_at = NULL, follows = NULL, dead_letter_owed = false, progress = NULL, queued_at = NULL,
-         started_at = NULL, finished_at = NULL, agent_id = NULL
+         expires_at = NULL, follows = NULL, dead_letter_owed = false, progress = NULL, run_at = NULL,
+         queued_at = NULL, started_at = NULL, finished_at = NULL, agent_id = NULL
    WHERE t.task_id = %(task_id)s AND t.status IN ({_REPLAYABLE})
   RETURNING {RING_COLUMNS}, t.history_no
 ), forgotten AS (

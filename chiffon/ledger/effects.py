@@ -55,11 +55,18 @@ TAIL = """
          LATERAL (SELECT md5('after ' || e.task_id || ' ' || e.history_no)::uuid::text AS id) AS named
    WHERE canvas ? 'embed'
   ON CONFLICT (task_id) DO NOTHING
+  RETURNING task_id
+), after_told AS (
+  INSERT INTO task_history (task_id, number, status, detail) SELECT task_id, 1, 'pending', 'accepted' FROM after
 )
 """.replace("AFTER_END", AFTER_END).replace("DEFAULT_QUEUE", DEFAULT_QUEUE)
 
-# name: wake  -- tells who waits for these tasks; at the commit
-_WAKE = f"SELECT pg_notify('{CHANNEL}', task_id) FROM unnest(%(task_ids)s::text[]) AS ended (task_id)"
+# name: wake  -- tells who waits for these tasks, and for those that took their end; at the commit
+_WAKE = f"""
+SELECT pg_notify('{CHANNEL}', task_id) FROM (
+  SELECT unnest(%(task_ids)s::text[]) UNION SELECT task_id FROM tasks WHERE follows = ANY(%(task_ids)s)
+) AS ended (task_id)
+"""
 
 
 def wake(cursor: Cursor, task_ids: list[str]) -> None:

@@ -6,6 +6,7 @@ from chiffon.domain.states import ENDS
 from chiffon.domain.tasks import NewTask
 from chiffon.domain.values import canonical
 from chiffon.ledger.connect import Cursor
+from chiffon.ledger.effects import wake
 
 _ENDS = ", ".join(f"'{state}'" for state in sorted(ENDS))
 
@@ -58,4 +59,8 @@ def follow(cursor: Cursor, task: NewTask, first: str) -> str | None:
         },
     )
     row = cursor.fetchone()
-    return row[0] if row else None
+    if row is None:
+        return None
+    if row[0] in ENDS:
+        wake(cursor, [task.task_id])
+    return str(row[0])
