@@ -104,7 +104,8 @@ class LedgerConsumer(Consumer):
         brokers = 1 + len(conn.alt or ())
         while True:
             try:
-                connected = conn.ensure_connection(not_yet, brokers, 0, 0, 0)
+                # As library errors they would be none of `connection_errors`, and end the agent.
+                connected = conn.ensure_connection(not_yet, brokers, 0, 0, 0, reraise_as_library_errors=False)
             except conn.connection_errors:
                 self._serve(RECONNECT_EVERY)
             else:
