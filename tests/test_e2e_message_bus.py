@@ -165,7 +165,7 @@ def test_agent_crash_leaves_message_in_queue(
     api: HttpClient, agents: Agents, amqp_client: RawAmqp, ledger: LedgerReader, diary: Diary
 ) -> None:
     doomed = agents.start("doomed")
-    task_id = api.dispatch("test.append", diary.parameters("mid-work", seconds=2))
+    task_id = api.dispatch("test.append_slow_at_first", {"path": str(diary.path)})
     eventually("the work to be under way", diary.entries)
 
     doomed.kill()
@@ -174,14 +174,14 @@ def test_agent_crash_leaves_message_in_queue(
     eventually("nothing of the agent to be left", lambda: not doomed.children())
     assert api.task(task_id)["status"] == "running"  # nobody has looked after it yet
 
-    heir = agents.start("heir")
-    eventually("the work to be taken over", lambda: len(diary.entries(task_id)) == 2, within=5)
-    task = api.wait_for(task_id, "completed")
+    heir = agents.launch("heir")
+    task = api.wait_for(task_id, "completed", within=5)
 
     first, second = ledger.executions(task_id)
     assert (first["agent_id"], second["agent_id"]) == (doomed.agent_id, heir.agent_id)
     assert (first["outcome"], second["outcome"]) == ("agent_lost", "completed")
     assert [row["task_id"] for row in ledger.rows("SELECT task_id FROM results")] == [task_id]
+    assert [entry.attempt for entry in diary.entries(task_id)] == [1, 2]
     assert task["result"]["pid"] == diary.entries(task_id)[1].pid
 
 

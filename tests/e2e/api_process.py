@@ -11,7 +11,7 @@ from tests.e2e.stack import StackUnderTest
 
 
 class Apis:
-    """Starts the APIs of one scenario, and ends them."""
+    """Starts the APIs of one scenario."""
 
     def __init__(self, stack: StackUnderTest) -> None:
         self._stack = stack
@@ -23,8 +23,7 @@ class Apis:
         url = f"http://{address}"
         process = self._stack.program(
             f"api-{len(self._processes)}",
-            *("gunicorn", "wsgi:app", "--bind", address, "--workers", "2", "--no-control-socket"),
-            *("--worker-class", "gthread", "--threads", "16"),  # a waiter (`Prefer: wait`) holds one
+            *("gunicorn", "--bind", address, "--no-control-socket"),  # the rest is in gunicorn.conf.py
             ready=lambda: requests.get(f"{url}/health/live", timeout=5).status_code == 200,
             **settings,
         )
@@ -41,8 +40,3 @@ class Apis:
         """Start them again."""
         for process in self._processes:
             process.start()
-
-    def teardown(self) -> None:
-        """End them."""
-        for process in self._processes:
-            process.kill()

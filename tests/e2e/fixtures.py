@@ -24,7 +24,7 @@ from tests.e2e.ledger_reader import LedgerReader
 from tests.e2e.nodes import (
     AgentNode,
     BrokerNode,
-    GivenBrokerContainer,
+    GivenBroker,
     LedgerNode,
     ServiceContainer,
     broker_config,
@@ -52,9 +52,8 @@ def celery_broker(request: pytest.FixtureRequest, services: Services) -> BrokerN
         mortal: BrokerNode = request.getfixturevalue("mortal_broker")
         return mortal
     url: str = request.getfixturevalue("broker_url")
-    if services.given_broker is not None:
-        return BrokerNode(GivenBrokerContainer(url))
-    return BrokerNode(ServiceContainer("rabbitmq", services.rabbitmq, broker_config(url)))
+    service = services.rabbitmq if services.given_broker is None else GivenBroker(url)
+    return BrokerNode(ServiceContainer("rabbitmq", service, broker_config(url)))
 
 
 @pytest.fixture
@@ -76,9 +75,11 @@ def celery_backend_cluster(celery_backend: LedgerNode) -> CeleryBackendCluster:
 
 
 @pytest.fixture
-def stack(celery_broker: BrokerNode, celery_backend: LedgerNode, tmp_path: Path) -> StackUnderTest:
-    """The settings of everything that the scenario starts."""
-    return StackUnderTest(celery_broker.url, celery_backend.url, tmp_path)
+def stack(celery_broker: BrokerNode, celery_backend: LedgerNode, tmp_path: Path) -> Iterator[StackUnderTest]:
+    """The settings of everything that the scenario starts; whatever still runs afterwards is ended."""
+    found = StackUnderTest(celery_broker.url, celery_backend.url, tmp_path)
+    yield found
+    found.end()
 
 
 @pytest.fixture
@@ -109,11 +110,9 @@ def celery_setup_app(celery_setup_app: Celery) -> Iterator[Celery]:
 
 
 @pytest.fixture
-def apis(stack: StackUnderTest) -> Iterator[Apis]:
+def apis(stack: StackUnderTest) -> Apis:
     """Starts the API, for scenarios that give it settings or stop it."""
-    found = Apis(stack)
-    yield found
-    found.teardown()
+    return Apis(stack)
 
 
 @pytest.fixture
@@ -123,11 +122,9 @@ def api(apis: Apis) -> HttpClient:
 
 
 @pytest.fixture
-def flower(stack: StackUnderTest) -> Iterator[Flower]:
+def flower(stack: StackUnderTest) -> Flower:
     """Flower, up, behind its password."""
-    found = start_flower(stack)
-    yield found
-    found.process.kill()
+    return start_flower(stack)
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ from typing import Any
 import requests
 
 from chiffon.devstack import ports
-from chiffon.devstack.process import Process
 from tests.e2e.stack import StackUnderTest
 
 LOGIN = ("chiffon", "a password for Flower")
@@ -16,10 +15,9 @@ LOGIN = ("chiffon", "a password for Flower")
 
 @dataclass(frozen=True)
 class Flower:
-    """Flower at ``url``, as it runs."""
+    """Flower at ``url``."""
 
     url: str
-    process: Process
 
     def get(self, path: str, login: tuple[str, str] | None = LOGIN) -> requests.Response:
         """GET ``path``, with the password unless told otherwise."""
@@ -43,4 +41,4 @@ def start_flower(stack: StackUnderTest) -> Flower:
         environment={"FLOWER_BASIC_AUTH": ":".join(LOGIN)},
     )
     process.start()
-    return Flower(url, process)
+    return Flower(url)

@@ -46,7 +46,7 @@ def malformed() -> list[Bad]:
         Bad("bad UTF-8", b'{"input": "\xff\xfe"}'),
         Bad("unknown content encoding", good, AS_JSON | {"content_encoding": "ebcdic"}),
         Bad("unknown content type", good, AS_JSON | {"content_type": "application/x-python-serialize"}),
-        Bad("a compressed bomb", zlib.compress(bytes(256_000_000)), headers={"compression": "application/x-gzip"}),
+        Bad("a compressed bomb", zlib.compress(bytes(100_000_000)), headers={"compression": "application/x-gzip"}),
         Bad("compressed by nothing known", good, headers={"compression": "application/x-none-such"}),
         Bad("compressed, it says", good, headers={"compression": "application/x-gzip"}),
         Bad("an empty body", b""),

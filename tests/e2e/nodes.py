@@ -8,6 +8,7 @@ each node down.
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from signal import SIGKILL
 from typing import Any, Protocol
@@ -96,8 +97,7 @@ class ServiceContainer(CeleryTestContainer):
         self._service.start()
 
     def teardown(self) -> None:
-        """End it: nobody wants what is left."""
-        self._service.kill()
+        """Leave it: the session's services outlive the test."""
 
 
 class AgentContainer(ServiceContainer):
@@ -135,8 +135,8 @@ class AgentContainer(ServiceContainer):
         eventually(f"{self.name} to be gone", lambda: not self._process.is_running())
 
     def teardown(self) -> None:
-        """End it with its children."""
-        super().teardown()
+        """End it with its children: nobody wants what is left."""
+        self._process.kill()
         for orphan in self.children():
             orphan.kill()
 
@@ -159,36 +159,27 @@ class AgentContainer(ServiceContainer):
         return self._queues
 
 
-class GivenBrokerContainer(ServiceContainer):
-    """A broker that somebody else runs: to be used, and not to be killed."""
+class GivenBroker:
+    """A broker that somebody else runs, as a service: to be used, and not to be ended."""
+
+    log = Path(os.devnull)
 
     def __init__(self, url: str) -> None:
-        super().__init__("given broker", None, broker_config(url))  # type: ignore[arg-type]
         self._url = url
 
-    @property
-    def status(self) -> str:
-        """In Docker's words."""
-        return "running"
+    def wait_until_ready(self) -> None:
+        """Raise OSError unless it answers."""
+        broker_version(self._url)
 
-    def ready(self) -> bool:
-        """Whether it answers. Raises OSError."""
-        return bool(broker_version(self._url))
+    def is_running(self) -> bool:
+        """As far as anybody here knows."""
+        return True
 
-    def logs(self) -> str:
-        """They are with whoever runs it."""
-        return ""
-
-    def kill(self, signal: str | int | None = None) -> None:
+    def start(self) -> None:
         """Refuse."""
-        raise AssertionError("a scenario that kills the broker asks for `mortal_broker`")
+        raise AssertionError("a scenario that stops or kills the broker asks for `mortal_broker`")
 
-    def restart(self, timeout: int = 10) -> None:
-        """Refuse."""
-        self.kill()
-
-    def teardown(self) -> None:
-        """Leave it as it is."""
+    stop = kill = start
 
 
 class BrokerNode(RabbitMQTestBroker):

@@ -15,11 +15,8 @@ REPOSITORY = Path(__file__).parents[2]
 QUICK = {
     "CHIFFON_HEARTBEAT_SECONDS": "1",
     "CHIFFON_OFFLINE_AFTER": "3",
-    "CHIFFON_SWEEP_SECONDS": "0.5",
-    "CHIFFON_RING_LEASE": "2",
-    "CHIFFON_TAKEOVER_GRACE": "1",
 }
-"""The times of the processes under test; that the true ones are the defaults is proven by the unit tests."""
+"""The times that the product counts in minutes; that the true ones are the defaults is proven by the unit tests."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +28,7 @@ class StackUnderTest:
     folder: Path
     api_key: str = field(default_factory=lambda: uuid.uuid4().hex)
     name: str = field(default_factory=lambda: uuid.uuid4().hex[:8])
+    _programs: list[Process] = field(default_factory=list)
 
     def settings(self, **others: object) -> dict[str, str]:
         """Return the environment of every program of the stack; ``others`` by their names without ``CHIFFON_``."""
@@ -55,7 +53,7 @@ class StackUnderTest:
 
         ``environment`` is for what is none of Chiffon's settings.
         """
-        return Process(
+        program = Process(
             name,
             [sys.executable, "-m", *command],
             log=self.folder / f"{name}.log",
@@ -63,3 +61,10 @@ class StackUnderTest:
             folder=REPOSITORY,
             ready=ready,
         )
+        self._programs.append(program)
+        return program
+
+    def end(self) -> None:
+        """End every program that still runs."""
+        for program in self._programs:
+            program.kill()

@@ -18,6 +18,14 @@ def append(context: WorkContext, path: str, note: Any = None, seconds: float = 0
     return {"note": note, "pid": os.getpid()}
 
 
+@work("test.append_slow_at_first", timeout=60)
+def append_slow_at_first(context: WorkContext, path: str) -> dict[str, Any]:
+    """Write a line at each attempt; the first takes long enough to be killed in its middle."""
+    _write(path, context, None)
+    _work_for(30 if context.attempt == 1 else 0)
+    return {"pid": os.getpid()}
+
+
 @work("test.append_at_second_attempt", timeout=60, retries=2)
 def append_at_second_attempt(context: WorkContext, path: str) -> dict[str, Any]:
     """Write a line at each attempt, and ask for another after the first."""
