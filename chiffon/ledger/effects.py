@@ -11,6 +11,29 @@ AFTER_END = "chiffon.after_end"
 CHANNEL = "chiffon_ended"
 """The NOTIFY channel; its payload is a task id."""
 
+
+def after_end(ends: str) -> str:
+    """CTEs that leave what some ends set off to a task of its own each (protocol rule 17).
+
+    ``ends``: a SELECT of their task_id, trace_id, priority, canvas and history_no.
+    """
+    return f"""
+, after AS (
+  INSERT INTO tasks (task_id, request_id, trace_id, work_type, status, priority, queue, parameters, arguments, canvas,
+                     labels, fingerprint, origin, next_ring_at)
+  SELECT id, id, trace_id, '{AFTER_END}', 'pending', priority, '{DEFAULT_QUEUE}',
+         jsonb_build_object('task_id', task_id), '[]', jsonb_build_object('parent_id', task_id), '{{}}', id, 'canvas',
+         clock_timestamp()
+    FROM ({ends}) AS e (task_id, trace_id, priority, canvas, history_no),
+         LATERAL (SELECT md5('after ' || e.task_id || ' ' || e.history_no)::uuid::text AS id) AS named
+   WHERE canvas ? 'embed'
+  ON CONFLICT (task_id) DO NOTHING
+  RETURNING task_id
+), after_told AS (
+  INSERT INTO task_history (task_id, number, status, detail) SELECT task_id, 1, 'pending', 'accepted' FROM after
+)"""
+
+
 # A CTE `ended (task_id, request_id, trace_id, priority, canvas, status, execution, agent_id, finished_at, history_no,
 # error, detail, result, celery_state, traceback, children, meta, uncaught)` goes before it; `uncaught`: what the end
 # sets off is not written down by who ends the task. Each step:
@@ -18,7 +41,7 @@ CHANNEL = "chiffon_ended"
 # kept      the result, for whoever asks Celery's way
 # freed     the idempotency key runs out some time after the end
 # told      the history says so
-# after     an end that nobody caught has its errbacks, chain and chord seen to by a task of its own (rule 17)
+# after     an end that nobody caught has its errbacks, chain and chord seen to by a task of its own
 TAIL = """
 , followed AS (
   UPDATE tasks f
@@ -44,22 +67,10 @@ TAIL = """
   SELECT task_id, history_no, status, execution, agent_id, detail FROM ended
   UNION ALL
   SELECT task_id, history_no, status, NULL, NULL, 'takes the end of ' || first FROM followed
-), after AS (
-  INSERT INTO tasks (task_id, request_id, trace_id, work_type, status, priority, queue, parameters, arguments, canvas,
-                     labels, fingerprint, origin, next_ring_at)
-  SELECT id, id, trace_id, 'AFTER_END', 'pending', priority, 'DEFAULT_QUEUE',
-         jsonb_build_object('task_id', task_id), '[]', jsonb_build_object('parent_id', task_id), '{}', id, 'canvas',
-         clock_timestamp()
-    FROM (SELECT task_id, trace_id, priority, canvas, history_no FROM ended WHERE uncaught
-          UNION ALL SELECT task_id, trace_id, priority, canvas, history_no FROM followed) AS e,
-         LATERAL (SELECT md5('after ' || e.task_id || ' ' || e.history_no)::uuid::text AS id) AS named
-   WHERE canvas ? 'embed'
-  ON CONFLICT (task_id) DO NOTHING
-  RETURNING task_id
-), after_told AS (
-  INSERT INTO task_history (task_id, number, status, detail) SELECT task_id, 1, 'pending', 'accepted' FROM after
+)""" + after_end(
+    "SELECT task_id, trace_id, priority, canvas, history_no FROM ended WHERE uncaught "
+    "UNION ALL SELECT task_id, trace_id, priority, canvas, history_no FROM followed"
 )
-""".replace("AFTER_END", AFTER_END).replace("DEFAULT_QUEUE", DEFAULT_QUEUE)
 
 # name: wake  -- tells who waits for these tasks, and for those that took their end; at the commit
 _WAKE = f"""

@@ -6,7 +6,7 @@ from chiffon.domain.states import ENDS
 from chiffon.domain.tasks import NewTask
 from chiffon.domain.values import canonical
 from chiffon.ledger.connect import Cursor
-from chiffon.ledger.effects import wake
+from chiffon.ledger.effects import after_end, wake
 
 _ENDS = ", ".join(f"'{state}'" for state in sorted(ENDS))
 
@@ -25,7 +25,7 @@ WITH first AS (
          CASE WHEN first.status IN ({_ENDS}) THEN first.error END
     FROM first
   ON CONFLICT (task_id) DO NOTHING
-  RETURNING task_id, status, follows
+  RETURNING task_id, status, follows, trace_id, priority, canvas, history_no
 ), kept AS (
   INSERT INTO results (task_id, status, result, traceback, date_done)
   SELECT b.task_id, r.status, r.result, r.traceback, r.date_done
@@ -34,7 +34,7 @@ WITH first AS (
 ), told AS (
   INSERT INTO task_history (task_id, number, status, detail)
   SELECT task_id, 1, status, 'has the request_id of ' || follows FROM born
-)
+){after_end(f"SELECT task_id, trace_id, priority, canvas, history_no FROM born WHERE status IN ({_ENDS})")}
 SELECT status FROM born
 """
 
