@@ -77,7 +77,10 @@ class Waiting:
         on_message: Callable[[Meta], Any] | None = None,
         on_interval: Callable[[], Any] | None = None,
     ) -> Iterator[tuple[str, Any]]:
-        """Each result of a set as it becomes ready, with its meta; a set within it at once, with its results."""
+        """Each result of a set as it becomes ready, with its meta; a set within it at once, with its results.
+
+        A failure of what was to run before the set is raised: without it, the set would be waited for in vain.
+        """
         self._ensure_not_eager()
         waiting: dict[str, list[AsyncResult]] = {}
         for node in result.results:
@@ -87,7 +90,16 @@ class Waiting:
                 yield node.id, node._cache
             else:
                 waiting.setdefault(node.id, []).append(node)
-        for task_id, meta in self.get_many(waiting, timeout, interval, no_ack, on_message, on_interval):
+        ancestors = _ancestors(result, *(node for nodes in waiting.values() for node in nodes))
+
+        def check() -> None:
+            for ancestor in ancestors:
+                ancestor.maybe_throw()
+            if on_interval is not None:
+                on_interval()
+
+        each_interval = check if ancestors else on_interval
+        for task_id, meta in self.get_many(waiting, timeout, interval, no_ack, on_message, each_interval):
             for node in waiting[task_id]:
                 _fulfil(node, meta)
             yield task_id, meta
@@ -177,3 +189,14 @@ def _fulfil(result: AsyncResult, meta: Meta) -> None:
     """Tell a result object that it is ready, once; others may share ``meta``."""
     if result._cache is None:
         result._maybe_set_cache(dict(meta))
+
+
+def _ancestors(*results: Any) -> list[Any]:
+    """The results that must be there before these can be."""
+    found: dict[str, Any] = {}
+    for result in results:
+        parent = result.parent
+        while parent is not None and parent.id not in found:
+            found[parent.id] = parent
+            parent = parent.parent
+    return list(found.values())

@@ -217,6 +217,12 @@ def test_a_chain_that_fails_fails_to_its_end(running: Running) -> None:
     eventually("the end of the chain", lambda: last.state == "FAILURE")
 
 
+def test_a_group_behind_a_failure_is_not_waited_for_in_vain(running: Running) -> None:
+    together = chain(plain.paint.s("green", 3), group(plain.same.s(), plain.same.s()))()
+    with pytest.raises(plain.OutOfPaint):
+        together.get(timeout=PATIENCE)
+
+
 def test_the_children_of_a_task_are_known(running: Running) -> None:
     parent = plain.send_children.delay(3)
     parent.get(timeout=PATIENCE)
