@@ -1,4 +1,4 @@
-"""What is shown: tasks, executions, agents and queues as their readers see them. Times are UTC."""
+"""What is shown: tasks, executions, agents and queues as their readers see them. Times bear their zone."""
 
 from __future__ import annotations
 
