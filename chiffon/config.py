@@ -52,7 +52,7 @@ class Settings(BaseModel):
     unknown_after: Seconds = 3600
     ack_after: Seconds = 600
     lost_after: Seconds = 10
-    drain_seconds: float = Field(default=60, ge=0)
+    drain_seconds: Grace = 60
     cancel_grace: Grace = 2
 
     heartbeat_seconds: Seconds = 60
