@@ -10,7 +10,8 @@ from contextlib import contextmanager
 from typing import Any, TypeAlias
 
 import psycopg2
-from sqlalchemy import Engine, create_engine, make_url
+from sqlalchemy import Connection, Engine, create_engine, make_url
+from sqlalchemy.dialects.postgresql.psycopg2 import PGDialect_psycopg2
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from chiffon.domain.errors import ChiffonError, LedgerUnavailable, SchemaBehind
@@ -22,6 +23,9 @@ _REFUSED_CLASSES = ("21", "22", "23", "54")
 """SQLSTATE classes that speak of the data and not of the server: the same statement will be refused again."""
 
 _AWAY = (psycopg2.OperationalError, psycopg2.InterfaceError)
+
+_DIALECT: Any = PGDialect_psycopg2()  # type: ignore[no-untyped-call]
+"""Reads a URL as the pool's engine does, options and several hosts included."""
 
 _KEEPALIVE = {
     "connect_timeout": 5,
@@ -106,7 +110,9 @@ def engine_options(pool_size: int) -> dict[str, Any]:
 
 @contextmanager
 def on_connection(connection: Any) -> Iterator[Cursor]:
-    """A cursor in the transaction that the caller has open: a psycopg2 connection, or SQLAlchemy's."""
+    """A cursor in the caller's own transaction, on a psycopg2 connection or SQLAlchemy's."""
+    if isinstance(connection, Connection) and not connection.in_transaction():
+        connection.begin()  # SQLAlchemy does not see what its cursor does, and would find nothing to commit
     fairy = getattr(connection, "connection", connection)
     raw = getattr(fairy, "dbapi_connection", fairy)
     with raw.cursor() as cursor:
@@ -118,9 +124,9 @@ def open_session(url: str, name: str) -> Any:
 
     The server drops it soon after the client's host is gone: its own default would be two hours.
     """
-    arguments = make_url(url).translate_connect_args(username="user", database="dbname")
+    _, arguments = _DIALECT.create_connect_args(make_url(url))
     with translated():
-        connection = psycopg2.connect(**arguments, **make_url(url).query, **_KEEPALIVE, application_name=name[:63])
+        connection = psycopg2.connect(**{**arguments, **_KEEPALIVE, "application_name": name[:63]})
         with connection, connection.cursor() as cursor:
             cursor.execute("SET tcp_keepalives_idle = 5; SET tcp_keepalives_interval = 2; SET tcp_keepalives_count = 3")
     _sessions.add(connection)
@@ -169,6 +175,12 @@ def translated() -> Iterator[None]:
             ("57", "08", "25")
         ):
             raise LedgerUnavailable(f"Postgres does not answer: {_first_line(error)}") from error
+        raise
+    except UnicodeEncodeError as error:
+        raise RefusedData("Postgres cannot keep a lone surrogate") from error
+    except ValueError as error:  # psycopg2's own, before anything was sent
+        if "NUL (0x00)" in str(error):
+            raise RefusedData("Postgres cannot keep the NUL character") from error
         raise
 
 
