@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, TypeAlias
 
-from chiffon.domain import ids
+from chiffon.dispatch.options import checked
 from chiffon.domain.errors import IdempotencyKeyReused, LedgerUnavailable, OutcomeUnknown, TaskExists
 from chiffon.domain.idempotency import fingerprint
 from chiffon.domain.tasks import Acceptance, Accepted, Duplicate, IdTaken, KeyReused, NewTask, Ring
@@ -46,28 +46,29 @@ def prepare(order: Order, work_types: WorkTypes = registry) -> NewTask:
     """The task that the order asks for.
 
     Raises:
-        UnknownWorkType, InvalidParameters, InvalidValue: it cannot be done.
+        InvalidInput: it cannot be done; UnknownWorkType, InvalidParameters and InvalidValue say more.
     """
     work_type = work_types.get(order.work_type)
-    parameters = dict(order.parameters)
+    parameters, labels = dict(order.parameters), dict(order.labels)
     check_value(parameters, "/parameters")
-    labels = dict(order.labels)
     check_value(labels, "/labels")
+    asked = {name: value for name, value in vars(order).items() if name not in {"work_type", "parameters"}}
+    options = checked(asked | {"labels": labels})
     return NewTask(
-        task_id=order.task_id or ids.new_task_id(),
-        request_id=order.request_id or ids.new_request_id(),
-        trace_id=order.trace_id or ids.new_trace_id(),
+        task_id=options.task_id,
+        request_id=options.request_id,
+        trace_id=options.trace_id,
         work_type=work_type.name,
         fingerprint=fingerprint(work_type.name, work_type.canonical(parameters)),
         parameters=parameters,
-        labels=labels,
-        priority=order.priority,
+        labels=options.labels,
+        priority=options.priority,
         queue=work_type.queue,
-        timeout=order.timeout_seconds,
-        max_retries=order.max_retries,
-        delay=order.delay_seconds,
-        run_at=order.run_at,
-        expires_in=order.expires_in_seconds,
+        timeout=options.timeout_seconds,
+        max_retries=options.max_retries,
+        delay=options.delay_seconds,
+        run_at=options.run_at,
+        expires_in=options.expires_in_seconds,
     )
 
 
