@@ -41,14 +41,21 @@ PAID_AFTER = 2.0
 
 
 class Clerk:
-    """Takes commands from any thread, and answers on the event loop."""
+    """Takes commands from any thread, and answers on the event loop.
 
-    def __init__(self, settings: Settings, life: Life, reader: Reader, ringer: Ringer, mailbox: Mailbox) -> None:
+    ``mark_after``: seconds after which a run that goes on is worth a note that it has begun. 0 where the work shares
+    its process with the agent: there the note must be written before the work can end both.
+    """
+
+    def __init__(
+        self, settings: Settings, life: Life, reader: Reader, ringer: Ringer, mailbox: Mailbox, *, mark_after: float
+    ) -> None:
         self._settings = settings
         self._life = life
         self._settler = Settler(settings, life, reader, ringer)
         self._claimer = Claimer(settings, life, reader, ringer)
         self._mailbox = mailbox
+        self._mark_after = mark_after
         self._commands: queue.SimpleQueue[Command | None] = queue.SimpleQueue()
         self._offers: list[Offer] = []
         self._finished: list[Finished] = []
@@ -106,7 +113,7 @@ class Clerk:
         """Wait for a command, and take what has gathered behind it."""
         if not (self._finished or self._offers or self._stopping.is_set()):
             try:
-                self._sort(self._commands.get(timeout=TICK))
+                self._sort(self._commands.get(timeout=self._mark_after if self._started else TICK))
             except queue.Empty:
                 return
         while len(self._finished) < GATHER and len(self._offers) < GATHER:
@@ -183,12 +190,14 @@ class Clerk:
             del self._condemned[0]
 
     def _mark(self) -> None:
+        """Write down which runs have begun; one that ends within a moment says so itself, when it is settled."""
         now = time.monotonic()
-        begun = {(s.task_id, s.execution): now - s.at for s in self._started if (s.task_id, s.execution) in self._held}
-        if begun:
+        held = [s for s in self._started if (s.task_id, s.execution) in self._held]
+        ripe = {(s.task_id, s.execution): now - s.at for s in held if now - s.at >= self._mark_after}
+        if ripe:
             with self._life.transaction() as cursor:
-                claims.mark_started(cursor, begun)
-        self._started = []
+                claims.mark_started(cursor, ripe)
+        self._started = [s for s in held if (s.task_id, s.execution) not in ripe]
 
     def _tick(self) -> None:
         now = time.monotonic()

@@ -8,6 +8,7 @@ from collections import deque
 from typing import Any
 
 import structlog
+from celery.concurrency.prefork import TaskPool as Prefork
 from celery.concurrency.solo import TaskPool as SoloPool
 from celery.worker.consumer.consumer import Consumer
 from celery.worker.state import maybe_shutdown
@@ -36,6 +37,9 @@ log = structlog.get_logger(__name__)
 FLUSH_PATIENCE = 30.0
 """Seconds that an agent which ends waits for the ledger to take what it has finished."""
 
+MARK_AFTER = 0.1
+"""Seconds after which a run in a process of its own is noted to have begun; one that ends sooner says so itself."""
+
 RECONNECT_EVERY = 1.0
 """Seconds between two looks for a broker that is away. (Stock Celery waits up to 30.)"""
 
@@ -56,7 +60,14 @@ class LedgerConsumer(Consumer):
         self._traffic = Traffic(identity.queues, self._room, settings.lost_after)
         self._ringer = Ringer(settings, ledger, registry.queues, name=f"ringer {self.hostname}")
         self._sweeper = Sweeper(settings, self._ringer, name=self.hostname, suspicions=self._traffic.suspicions)
-        self._clerk = Clerk(settings, Life(settings.direct_url, identity), self._reader, self._ringer, self._mailbox)
+        self._clerk = Clerk(
+            settings,
+            Life(settings.direct_url, identity),
+            self._reader,
+            self._ringer,
+            self._mailbox,
+            mark_after=MARK_AFTER if isinstance(self.pool, Prefork) else 0.0,
+        )
         self._runs = Runs(self, settings, self._clerk, self._reader)
         self._runs.on_room = self._offer_waiting
         self._clerk.on_cancel = self._runs.cancel
@@ -111,6 +122,13 @@ class LedgerConsumer(Consumer):
             else:
                 self.first_connection_attempt = False
                 return connected
+
+    def connection_for_write(self, url: str | None = None, heartbeat: Any = None) -> Any:
+        """The connection that events go out on: unconfirmed, for the event loop would wait for every one of them."""
+        options = {**self.app.conf.broker_transport_options, "confirm_publish": False}
+        return self.ensure_connected(
+            self.app.connection_for_write(url=url, heartbeat=heartbeat, transport_options=options)
+        )
 
     def _serve(self, seconds: float) -> None:
         """Run the event loop for what is not the broker's: the pool, the timers, the mailbox."""
