@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from chiffon.domain.retry import LONGEST_WAIT
 from chiffon.domain.states import CELERY_STATES, ENDS
 from chiffon.domain.values import canonical
 from chiffon.domain.verdicts import (
@@ -86,7 +87,7 @@ WITH verdicts AS (
     AS v (task_id, execution, goal, outcome, result, error, ran_for, after, withdrawn, dead_letter, children, meta,
           anew, caught)
 ), held AS (
-  SELECT v.*, v.outcome = 'crashed' AS crashed,
+  SELECT v.*, v.outcome = 'crashed' AS crashed, make_interval(secs => least(v.after, {LONGEST_WAIT})) AS wait,
          CASE WHEN t.cancel_requested_at IS NOT NULL AND v.goal IN ('retrying', 'pending', 'failed') THEN 'cancelled'
               WHEN v.outcome = 'crashed' AND t.crashes + 1 >= %(max_crashes)s THEN 'dead_lettered'
               ELSE v.goal END AS status
@@ -100,8 +101,8 @@ WITH verdicts AS (
          retries = t.retries + (h.status = 'retrying')::int,
          crashes = t.crashes + h.crashed::int,
          give_backs = t.give_backs + (h.outcome = 'given_back')::int,
-         run_at = CASE WHEN h.status = 'retrying' THEN clock_timestamp() + make_interval(secs => h.after) END,
-         next_ring_at = CASE WHEN h.status = 'pending' THEN clock_timestamp() + make_interval(secs => h.after) END,
+         run_at = CASE WHEN h.status = 'retrying' THEN clock_timestamp() + h.wait END,
+         next_ring_at = CASE WHEN h.status = 'pending' THEN clock_timestamp() + h.wait END,
          queued_at = CASE WHEN h.status IN ('retrying', 'pending') THEN NULL ELSE t.queued_at END,
          started_at = coalesce(t.started_at, clock_timestamp() - make_interval(secs => h.ran_for)),
          finished_at = CASE WHEN h.status IN ({_ENDS}) THEN clock_timestamp() END,

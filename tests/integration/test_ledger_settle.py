@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -63,6 +65,15 @@ def test_a_retry_waits_for_its_time(bench: Bench) -> None:
     assert bench.outcomes(claim.task_id) == ["retried"]
     assert bench.sql("SELECT expires_at FROM request_keys") == [(None,)]
     assert bench.result(claim.task_id) is None
+
+
+@pytest.mark.parametrize("after", [1e12, math.inf, math.nan])
+def test_no_wait_is_so_long_that_its_end_cannot_be_read(bench: Bench, after: float) -> None:
+    for verdict in (RetryLater(after, an_error()), GivenBack(an_error(), started=True, after=after)):
+        claim = bench.claimed()
+        bench.settle(claim, verdict)
+        row = bench.row(claim.task_id)
+        assert datetime.now(UTC) + timedelta(days=3000) < (row["run_at"] or row["next_ring_at"])
 
 
 def test_each_run_after_a_retry_has_a_number_of_its_own(bench: Bench) -> None:
