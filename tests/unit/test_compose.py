@@ -133,6 +133,12 @@ def test_every_service_comes_back_and_is_looked_at_but_the_one_that_ends() -> No
             assert (service["restart"], service["healthcheck"]["test"][0]) == ("unless-stopped", "CMD")
 
 
+def test_an_agent_that_is_told_to_stop_has_the_time_that_it_needs() -> None:
+    minutes = SERVICES["worker"]["stop_grace_period"]
+    to_write_down = 30  # seconds
+    assert int(minutes.removesuffix("m")) * 60 >= Settings().drain_seconds + to_write_down
+
+
 def test_the_api_of_the_file_and_of_the_image_are_the_same() -> None:
     instructions = (REPOSITORY / "Dockerfile").read_text()
     assert f"\nCMD {_as_json(SERVICES['api']['command'])}\n" in instructions
