@@ -138,6 +138,13 @@ def test_every_route_exists(page: Path) -> None:
             assert (found[1], found[2]) in routes, words
 
 
+def test_every_route_has_an_example() -> None:
+    scripts = "\n".join(block.script for block in parse((DOCS / "http-api.md").read_text()))
+    for rule in api().application.url_map.iter_rules():
+        if hasattr(api().application.view_functions[rule.endpoint], "operation"):
+            assert re.search(re.sub("<.*?>", "\\\\$[A-Z]+", rule.rule) + r"[\s\"?]", scripts), rule.rule
+
+
 @pytest.mark.parametrize("page", PAGES, ids=named)
 def test_every_setting_exists(page: Path) -> None:
     settings = {name.upper() for name in Settings.model_fields}
