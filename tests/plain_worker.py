@@ -15,11 +15,11 @@ ROOT = Path(__file__).parents[1]
 
 
 @contextlib.contextmanager
-def plain_worker(folder: Path, broker: str, backend: str) -> Iterator[Process]:
+def plain_worker(folder: Path, broker: str, backend: str, pool: str = "prefork") -> Iterator[Process]:
     """Lend a worker that consumes from ``broker`` and keeps its results at ``backend``."""
     worker = Process(
         "the plain worker",
-        [sys.executable, "-m", "celery", "-A", "tests.plain_celery", "worker", "-c", "4", "-l", "info"],
+        [sys.executable, "-m", "celery", "-A", "tests.plain_celery", "worker", "-P", pool, "-c", "4", "-l", "info"],
         log=folder / "worker.log",
         folder=ROOT,
         environment={"PLAIN_BROKER": broker, "PLAIN_BACKEND": backend},

@@ -40,7 +40,7 @@ class Running(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def worker(services: Services, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
+def worker(services: Services, tmp_path_factory: pytest.TempPathFactory, pool: str) -> Iterator[tuple[str, str]]:
     """A worker on a virgin database, for all the tests of this module; its broker's and its database's URL."""
     if services.given_broker is None:
         started(lambda: services.rabbitmq)
@@ -48,7 +48,7 @@ def worker(services: Services, tmp_path_factory: pytest.TempPathFactory) -> Iter
     with (
         services.fresh_broker() as broker,
         services.fresh_database("template1") as database,
-        plain_worker(tmp_path_factory.mktemp("plain"), broker, f"chiffon+{database}"),
+        plain_worker(tmp_path_factory.mktemp("plain"), broker, f"chiffon+{database}", pool),
     ):
         yield broker, database
 

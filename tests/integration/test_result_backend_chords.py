@@ -20,7 +20,7 @@ PATIENCE = 20.0
 
 
 @pytest.fixture(scope="module")
-def client(services: Services, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Celery]:
+def client(services: Services, tmp_path_factory: pytest.TempPathFactory, pool: str) -> Iterator[Celery]:
     """A client with a worker behind it, for all the tests of this module."""
     if services.given_broker is None:
         started(lambda: services.rabbitmq)
@@ -28,7 +28,7 @@ def client(services: Services, tmp_path_factory: pytest.TempPathFactory) -> Iter
     with (
         services.fresh_broker() as broker,
         services.fresh_database("template1") as database,
-        plain_worker(tmp_path_factory.mktemp("plain"), broker, f"chiffon+{database}"),
+        plain_worker(tmp_path_factory.mktemp("plain"), broker, f"chiffon+{database}", pool),
         plain_client(broker, f"chiffon+{database}") as client,
     ):
         yield client
