@@ -8,6 +8,7 @@ import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from typing import Any, TextIO
 
 import structlog
@@ -62,7 +63,7 @@ def about(*, task_id: str | None = None, request_id: str | None = None, trace_id
 
 def redacted_repr(value: object, settings: Settings, *, limit: int = 1024) -> str:
     """``value`` as Python writes it, for logs, events and Flower: secrets hidden, at most ``limit`` characters."""
-    text = repr(Scrubber(settings.secret_parameters).value(value))
+    text = repr(_scrubber(settings.secret_parameters).value(value))
     return text if len(text) <= limit else text[: limit - 3] + "..."
 
 
@@ -95,6 +96,11 @@ class Scrubber:
         if value is None or isinstance(value, bool | int) or (isinstance(value, float) and math.isfinite(value)):
             return value
         return self.text(repr(value))
+
+
+@cache
+def _scrubber(secret: tuple[str, ...]) -> Scrubber:
+    return Scrubber(secret)
 
 
 def _without_passwords(text: str) -> str:

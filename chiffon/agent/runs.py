@@ -139,7 +139,9 @@ class Runs:
         task = consumer.app.tasks.get(claim.work_type) or consumer.app.tasks["celery.accumulate"]
         known = registry.get(claim.work_type) if claim.work_type in registry else None
         request = ClaimedRequest(
-            replace(claim, arguments=revived(claim.arguments), parameters=revived(claim.parameters)),
+            claim
+            if known
+            else replace(claim, arguments=revived(claim.arguments), parameters=revived(claim.parameters)),
             delivery,
             clerk=self._clerk,
             reader=self._reader,
