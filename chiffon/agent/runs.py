@@ -164,6 +164,11 @@ class Runs:
         self.on_room()
 
 
+def _revived(claim: Claim) -> Claim:
+    """The claim of an ordinary Celery task, with what its client had marked as a date, a UUID or the like made one."""
+    return replace(claim, arguments=revived(claim.arguments), parameters=revived(claim.parameters))
+
+
 def _kill(pid: int) -> None:
     """Kill a pool process and wait until it is gone."""
     try:
