@@ -57,10 +57,6 @@ class HttpClient:
         assert found is not None
         return found
 
-    def wait_for_end(self, task_id: str, *, within: float = PATIENCE) -> Json:
-        """Return the task once it has ended, however."""
-        return self.wait_for(task_id, *ENDS, within=within)
-
     def queue(self, name: str = "work_queue") -> Json:
         """What `GET /queues` says of one queue."""
         return next(queue for queue in self.get("/queues")["items"] if queue["queue"] == name)

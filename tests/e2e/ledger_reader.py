@@ -33,10 +33,6 @@ class LedgerReader:
         """Return the log of a task's real runs, the first one first."""
         return self.rows("SELECT * FROM executions WHERE task_id = %s ORDER BY execution", task_id)
 
-    def history(self, task_id: str) -> list[dict[str, Any]]:
-        """Return a task's stored history in order."""
-        return self.rows("SELECT * FROM task_history WHERE task_id = %s ORDER BY number", task_id)
-
     def task(self, task_id: str) -> dict[str, Any] | None:
         """Return a task's row, or None."""
         return next(iter(self.rows("SELECT * FROM tasks WHERE task_id = %s", task_id)), None)

@@ -114,11 +114,6 @@ class AgentContainer(ServiceContainer):
         """The main process."""
         return self._process.pid
 
-    @property
-    def exit_code(self) -> int | None:
-        """How it ended, negative for a signal; None while it runs."""
-        return self._process.exit_code
-
     def children(self) -> list[psutil.Process]:
         """The processes of its pool; what an agent that was killed has left of them."""
         if self._process.is_running():
@@ -212,11 +207,6 @@ class AgentNode(CeleryTestWorker):
     def hostname(self) -> str:
         """The same: where Docker has a container's id, this has the stack's."""
         return self.agent_id
-
-    @property
-    def pid(self) -> int:
-        """The main process."""
-        return self.container.pid
 
     def children(self) -> list[psutil.Process]:
         """The processes of its pool."""

@@ -57,14 +57,6 @@ class RawAmqp:
         with self.channel() as channel:
             return int(channel.queue_declare(queue, passive=True).message_count)
 
-    def consumers(self, queue: str) -> int:
-        """Return how many consumers ``queue`` has; none if there is no such queue."""
-        try:
-            with self.channel() as channel:
-                return int(channel.queue_declare(queue, passive=True).consumer_count)
-        except amqp.NotFound:
-            return 0
-
     def look(self, queue: str) -> list[Delivery]:
         """Return what waits in ``queue``; it all goes back when the connection closes."""
         found = []
@@ -101,14 +93,6 @@ class RawAmqp:
             channel = connection.channel()
             channel.auto_decode = False
             yield channel
-
-    def answers(self) -> bool:
-        """Tell whether the broker takes connections."""
-        try:
-            with self.channel():
-                return True
-        except (TimeoutError, OSError, amqp.AMQPError):
-            return False
 
 
 def _delivery(message: Any) -> Delivery:
