@@ -17,6 +17,7 @@ from chiffon.ledger.connect import Cursor, Ledger, open_session, session_transac
 from chiffon.ledger.effects import CHANNEL
 from chiffon.ledger.settle import Fenced, Recorded, Settlement, settle
 from tests.builders import an_error, new_task
+from tests.racing import until
 
 TTL = 300.0
 MAX_CRASHES = 3
@@ -125,6 +126,12 @@ class Bench:
         """A new life of an agent."""
         self._agents.append(Agent(self.url, name, **options))
         return self._agents[-1]
+
+    def lose(self, agent: Agent) -> None:
+        """Have an agent die; its lock is free a moment later."""
+        agent.die()
+        held = "SELECT true FROM pg_locks WHERE locktype = 'advisory' AND classid = %s AND objid::bigint = %s"
+        until(lambda: not self.sql(held, sweeps.LOCK_CLASS, agent.incarnation))
 
     @property
     def someone(self) -> Agent:

@@ -75,7 +75,7 @@ def test_ends_by_other_hands_than_an_agents_are_seen_to(bench: Bench) -> None:
     bench.expire()
     with bench.transaction() as cursor:
         condemn(cursor, condemned, an_error(), owed=True, ttl=TTL)
-    bench.someone.die()
+    bench.lose(bench.someone)
     bench.take_over(bench.someone.incarnation, max_deaths=1)
     assert sorted(set_off(bench)) == sorted([cancelled, expired, condemned, lost.task_id])
 

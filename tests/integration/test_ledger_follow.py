@@ -87,7 +87,7 @@ def test_it_takes_the_end_that_the_death_of_agents_gives_the_first(bench: Bench)
     claim = bench.claimed(bench.born(request_id="r"))
     bench.start(claim)
     second = follower(bench, claim.task_id)
-    bench.someone.die()
+    bench.lose(bench.someone)
     bench.take_over(bench.someone.incarnation, max_deaths=1)
     assert bench.status(second) == "dead_lettered"
 

@@ -118,7 +118,7 @@ def test_a_confirm_that_comes_after_the_message_was_used_up_moves_nothing(bench:
 
 def test_nor_does_one_that_comes_after_the_death_of_its_agent(bench: Bench) -> None:
     claim = bench.claimed()
-    bench.someone.die()
+    bench.lose(bench.someone)
     bench.take_over(bench.someone.incarnation)
     assert bench.confirm(claim.task_id, 1) == 0
 

@@ -102,7 +102,7 @@ def test_an_old_execution_cannot_settle(bench: Bench) -> None:
 
 def test_an_execution_that_was_taken_over_is_told_so(bench: Bench) -> None:
     old = bench.claimed()
-    bench.someone.die()
+    bench.lose(bench.someone)
     bench.take_over(bench.someone.incarnation)
     assert bench.settle(old, Completed("1")) == Fenced()
     new = bench.claimed(old.task_id, by=bench.agent("successor"))

@@ -131,7 +131,7 @@ def test_only_what_waits_expires(bench: Bench) -> None:
 def test_only_running_tasks_are_taken_over(bench: Bench) -> None:
     tasks = bench.in_every_state()
     incarnation = bench.someone.incarnation
-    bench.someone.die()
+    bench.lose(bench.someone)
     assert bench.take_over(incarnation) == [tasks[State.RUNNING]]
     assert all(bench.status(task_id) == state for state, task_id in tasks.items() if state != State.RUNNING)
     assert bench.status(tasks[State.RUNNING]) == "pending"

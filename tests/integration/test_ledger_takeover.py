@@ -11,7 +11,7 @@ from chiffon.domain.verdicts import Completed
 from chiffon.ledger import agents, control, sweeps
 from chiffon.ledger.connect import open_session, session_transaction
 from chiffon.ledger.settle import Fenced
-from tests.bench import Agent, Bench
+from tests.bench import Bench
 from tests.racing import until
 
 
@@ -21,19 +21,12 @@ def unlocked(bench: Bench) -> set[int]:
         return sweeps.unlocked(cursor)
 
 
-def dead(bench: Bench, agent: Agent) -> Agent:
-    """An agent that died without a word, and whose lock Postgres has freed."""
-    agent.die()
-    until(lambda: agent.incarnation in unlocked(bench))
-    return agent
-
-
 def test_an_agent_that_died_is_seen_by_its_free_lock(bench: Bench) -> None:
     living, dying = bench.agent("living"), bench.agent("dying")
     for agent in (living, dying):
         bench.claimed(by=agent)
     assert unlocked(bench) == set()
-    dead(bench, dying)
+    bench.lose(dying)
     assert unlocked(bench) == {dying.incarnation}
 
 
@@ -45,7 +38,7 @@ def test_an_agent_that_died_without_work_is_nobodys_business(bench: Bench) -> No
 def test_its_work_is_pending_again_and_rung_at_once(bench: Bench) -> None:
     agent = bench.agent("mortal")
     claim = bench.claimed(by=agent)
-    dead(bench, agent)
+    bench.lose(agent)
     assert bench.take_over(agent.incarnation) == [claim.task_id]
     row = bench.row(claim.task_id)
     assert (row["status"], row["incarnation"], row["claim_token"], row["execution"]) == ("pending", None, None, 1)
@@ -66,7 +59,7 @@ def test_a_living_agent_keeps_its_work_whoever_tries(bench: Bench) -> None:
 def test_even_a_former_life_of_the_same_agent_is_another(bench: Bench) -> None:
     before = bench.agent("worker@here")
     claim = bench.claimed(by=before)
-    dead(bench, before)
+    bench.lose(before)
     after = bench.agent("worker@here")
     assert after.incarnation > before.incarnation
     assert unlocked(bench) == {before.incarnation}
@@ -77,7 +70,7 @@ def test_only_what_had_started_is_charged_with_the_death(bench: Bench) -> None:
     agent = bench.agent("mortal")
     started, waiting = bench.claimed(by=agent), bench.claimed(by=agent)
     bench.start(started)
-    dead(bench, agent)
+    bench.lose(agent)
     bench.take_over(agent.incarnation)
     charged, spared = bench.row(started.task_id), bench.row(waiting.task_id)
     assert (charged["agent_deaths"], charged["give_backs"], charged["crashes"]) == (1, 0, 0)
@@ -90,7 +83,7 @@ def test_a_task_that_takes_every_agent_with_it_is_dead_lettered_at_the_limit(ben
         agent = bench.agent(f"mortal-{number}")
         claim = bench.claimed(task_id, by=agent)
         bench.start(claim)
-        dead(bench, agent)
+        bench.lose(agent)
         bench.take_over(agent.incarnation, max_deaths=3)
         assert bench.status(task_id) == ("dead_lettered" if number == 3 else "pending")
     assert bench.row(task_id)["dead_letter_owed"]
@@ -103,7 +96,7 @@ def test_a_task_that_never_starts_is_never_blamed(bench: Bench) -> None:
     for number in range(5):
         agent = bench.agent(f"mortal-{number}")
         bench.claimed(task_id, by=agent)
-        dead(bench, agent)
+        bench.lose(agent)
         bench.take_over(agent.incarnation, max_deaths=1)
     assert bench.status(task_id) == "pending"
 
@@ -113,7 +106,7 @@ def test_a_cancel_that_was_asked_for_is_done_by_the_takeover(bench: Bench) -> No
     claim = bench.claimed(by=agent)
     with bench.transaction() as cursor:
         control.ask_to_stop(cursor, claim.task_id)
-    dead(bench, agent)
+    bench.lose(agent)
     bench.take_over(agent.incarnation)
     assert bench.status(claim.task_id) == "cancelled"
     assert (bench.result(claim.task_id) or ("",))[0] == "REVOKED"
@@ -135,7 +128,7 @@ def test_one_who_comes_back_finds_that_its_work_is_anothers(bench: Bench) -> Non
 def test_whoever_takes_over_holds_the_lock_meanwhile(bench: Bench) -> None:
     agent = bench.agent("lazarus")
     claim = bench.claimed(by=agent)
-    dead(bench, agent)
+    bench.lose(agent)
     session = open_session(bench.url, "again")
     with bench.transaction() as sweeper:
         assert sweeps.take_over(sweeper, agent.incarnation, ttl=300, max_deaths=9) == [claim.task_id]
@@ -151,7 +144,7 @@ def test_whoever_takes_over_holds_the_lock_meanwhile(bench: Bench) -> None:
 def test_two_sweepers_take_over_once(bench: Bench) -> None:
     agent = bench.agent("mortal")
     claim = bench.claimed(by=agent)
-    dead(bench, agent)
+    bench.lose(agent)
     with bench.transaction() as one, bench.transaction() as other:
         found = [sweeps.take_over(cursor, agent.incarnation, ttl=300, max_deaths=9) for cursor in (one, other)]
     assert found == [[claim.task_id], []]
