@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import logging
 import re
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -68,6 +69,7 @@ class PostgresBackend(Waiting, Chords, Backend):
             self.max_sleep_between_retries_ms = _LONGEST_PAUSE
         failure_expires = conf.get("result_failure_expires")
         self.failure_expires = self.expires if failure_expires is None else self.prepare_expires(failure_expires, float)
+        self._just_read = threading.local()
         self._given_url = url
         self.url, self._direct_url = _urls(url)
 
