@@ -7,7 +7,7 @@ from typing import Any
 
 from chiffon.domain.tasks import Acceptance, Accepted, Duplicate, IdTaken, KeyReused, NewTask
 from chiffon.domain.values import canonical
-from chiffon.ledger.connect import Cursor
+from chiffon.ledger.connect import DURABLY, Cursor
 
 # name: take keys  -- (free | expired) -> held by these tasks; no row back means that another task holds it
 # Sorted, so that two batches cannot wait for each other. A key that is seen to be held is not tried: trying locks it,
@@ -35,7 +35,7 @@ _KNOWN_IDS = "SELECT task_id, fingerprint FROM tasks WHERE task_id = ANY(%(task_
 
 # name: bear  -- (new) -> pending | scheduled; the first ring is leased in the same commit
 # The clock is read once: between two looks at it a task's time could come.
-_BEAR = """
+_BEAR = f"""{DURABLY}
 WITH moment AS MATERIALIZED (
   SELECT clock_timestamp() AS now
 ), asked AS (

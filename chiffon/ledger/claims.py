@@ -7,7 +7,7 @@ from typing import Any
 
 from chiffon.domain.states import ENDS
 from chiffon.domain.tasks import Absent, Claim, Fate, HeldElsewhere, NotDue, Settled
-from chiffon.ledger.connect import Cursor
+from chiffon.ledger.connect import DURABLY, Cursor
 
 _CLAIM_COLUMNS = """t.task_id, t.execution, t.request_id, t.trace_id, t.work_type, t.queue, t.priority, t.parameters,
   t.arguments, t.canvas, t.fingerprint, t.timeout, t.soft_timeout, t.max_retries, t.retries, t.crashes, t.give_backs,
@@ -18,7 +18,7 @@ _AGE = "extract(epoch FROM clock_timestamp() - created_at)::float8"
 # The rows are locked in the order of their ids, so that agents who race for the same ones cannot deadlock; what a
 # racer took is re-read after its commit, and is then no longer ready. A claim uses up the rings so far: a confirm of
 # one that is written down only later must not make a task that came back look rung.
-_CLAIM = f"""
+_CLAIM = f"""{DURABLY}
 WITH offered AS (
   SELECT * FROM unnest(%(task_ids)s::text[], %(tokens)s::uuid[]) AS o (task_id, token)
 ), ready AS (

@@ -19,6 +19,15 @@ from chiffon.domain.errors import ChiffonError, LedgerUnavailable, SchemaBehind
 Cursor: TypeAlias = Any  # psycopg2 has no types of its own
 """A psycopg2 cursor inside an open transaction: what every statement of this room takes."""
 
+DURABLY = """
+SELECT set_config('synchronous_commit', 'on', true)
+ WHERE current_setting('synchronous_commit') NOT IN ('on', 'remote_apply');
+"""
+"""Goes before a statement whose commit is a promise (protocol rule 16), for a server's default may be less.
+
+For this transaction only, and with the statement itself: a session's setting is nobody's behind a pooler.
+"""
+
 _REFUSED_CLASSES = ("21", "22", "23", "54")
 """SQLSTATE classes that speak of the data and not of the server: the same statement will be refused again."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from chiffon.domain.states import REPLAYABLE, WAITING
 from chiffon.domain.tasks import Ring
-from chiffon.ledger.connect import Cursor
+from chiffon.ledger.connect import DURABLY, Cursor
 from chiffon.ledger.effects import TAIL, wake
 from chiffon.ledger.rings import RING_COLUMNS
 from chiffon.ledger.settle import celery_error_sql, celery_state_sql
@@ -13,7 +13,7 @@ _WAITING = ", ".join(f"'{state}'" for state in sorted(WAITING))
 _REPLAYABLE = ", ".join(f"'{state}'" for state in sorted(REPLAYABLE))
 
 # name: cancel waiting  -- scheduled | pending | queued | retrying -> cancelled
-_CANCEL_WAITING = f"""
+_CANCEL_WAITING = f"""{DURABLY}
 WITH waiting AS (
   SELECT task_id FROM tasks WHERE task_id = %(task_id)s AND status IN ({_WAITING}) FOR UPDATE
 ), ended AS (
@@ -31,7 +31,7 @@ SELECT task_id FROM ended
 """
 
 # name: ask to stop  -- running: every statement that leaves `running` reads it
-_ASK_TO_STOP = """
+_ASK_TO_STOP = f"""{DURABLY}
 WITH asked AS (
   UPDATE tasks SET cancel_requested_at = clock_timestamp(), history_no = history_no + 1
    WHERE task_id = %(task_id)s AND status = 'running' AND cancel_requested_at IS NULL
@@ -56,7 +56,7 @@ RETURNING request_id
 
 # name: replay  -- failed | cancelled | timed_out | expired | dead_lettered -> pending, counters anew
 # The execution number goes on: an old execution must never find its number again.
-_REPLAY = f"""
+_REPLAY = f"""{DURABLY}
 WITH again AS (
   UPDATE tasks t
      SET status = 'pending', ring_no = t.ring_no + 1,

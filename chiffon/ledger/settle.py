@@ -22,7 +22,7 @@ from chiffon.domain.verdicts import (
     Verdict,
     WorkError,
 )
-from chiffon.ledger.connect import Cursor
+from chiffon.ledger.connect import DURABLY, Cursor
 from chiffon.ledger.effects import TAIL, wake
 
 
@@ -78,7 +78,7 @@ _ENDS = ", ".join(f"'{state}'" for state in sorted(ENDS))
 # name: settle  -- running -> an end | retrying | pending, only for the execution that holds the claim
 # A cancel that was asked for takes the place of a failure and of every way back to work; a result wins.
 # The last crash that is allowed takes the place of another run.
-_SETTLE = f"""
+_SETTLE = f"""{DURABLY}
 WITH verdicts AS (
   SELECT * FROM unnest(%(task_ids)s::text[], %(executions)s::int[], %(goals)s::text[], %(outcomes)s::text[],
                        %(results)s::text[], %(errors)s::text[], %(ran_for)s::float8[], %(after)s::float8[],
