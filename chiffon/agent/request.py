@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import weakref
 from collections.abc import Callable
 from time import monotonic, time
@@ -20,6 +21,7 @@ from chiffon.agent.clerk import Clerk
 from chiffon.agent.commands import Finished, Paid, Started
 from chiffon.agent.delivery import Delivery
 from chiffon.agent.headers import protocol2_headers
+from chiffon.agent.killing import kill
 from chiffon.agent.ledger_backend import work_error
 from chiffon.agent.reading import Reader
 from chiffon.agent.run import Report, Run, running
@@ -189,12 +191,16 @@ class ClaimedRequest(Request):
 
     def stop(self, pool: Any) -> None:
         """Stop the run: its grace is over, or it is somebody else's."""
+        if self._finished:
+            return
         self._already_cancelled = True
         if self.time_start is None or not self.worker_pid:
             self.give_back("cancelled before it began")
             return
-        log.info("stopping_cancelled_task", task_id=self.id, trace_id=self.claim.trace_id)
-        pool.terminate_job(self.worker_pid, "KILL")
+        log.info("stopping", task_id=self.id, trace_id=self.claim.trace_id)
+        pool.terminate_job(self.worker_pid, signal.SIGKILL)  # so that the pool expects it, and makes another
+        kill(self.worker_pid)
+        self.end_as_stopped()
 
     def revoked(self) -> bool:
         """Celery's own revoke, for who uses that."""

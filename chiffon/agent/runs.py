@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,6 +13,7 @@ from celery.worker.state import task_reserved
 from chiffon.agent import events
 from chiffon.agent.clerk import Clerk
 from chiffon.agent.delivery import Delivery
+from chiffon.agent.killing import kill
 from chiffon.agent.reading import Reader, revived
 from chiffon.agent.request import ClaimedRequest, backoff
 from chiffon.config import Settings
@@ -103,7 +102,7 @@ class Runs:
             request.surrender()
         for request in requests:
             if request.worker_pid and not request.in_thread:
-                _kill(request.worker_pid)
+                kill(request.worker_pid)
         threads = any(request.in_thread for request in requests)
         for request in requests:
             request.give_back(why, after=_ABANDONED_AFTER if threads else 0.0)
@@ -167,13 +166,3 @@ class Runs:
 def _revived(claim: Claim) -> Claim:
     """The claim of an ordinary Celery task, with what its client had marked as a date, a UUID or the like made one."""
     return replace(claim, arguments=revived(claim.arguments), parameters=revived(claim.parameters))
-
-
-def _kill(pid: int) -> None:
-    """Kill a pool process and wait until it is gone."""
-    try:
-        os.kill(pid, signal.SIGKILL)
-        while os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT) is None:
-            pass
-    except (ProcessLookupError, ChildProcessError):
-        return
