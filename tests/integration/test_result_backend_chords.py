@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from celery import Celery, chain, chord, group
+from celery.app.task import Context
 from celery.exceptions import ChordError
 
+from chiffon.ledger import results
+from chiffon.ledger.connect import CommitUnknown
 from tests import plain_celery as plain
 from tests.conftest import started
 from tests.e2e.waiting import always, eventually
@@ -98,3 +102,50 @@ def test_a_header_that_has_run_may_run_again(client: Celery) -> None:
     frozen.tasks = group(frozen.tasks)
     frozen.tasks.freeze()
     assert [frozen().get(timeout=PATIENCE) for _ in range(3)] == [[2, 4]] * 3
+
+
+def last_part(client: Celery, name: str, path: Path, *, redelivered: bool) -> Context:
+    """The request of the only part of a chord whose body writes to ``path``."""
+    body = plain.note.s(str(path))
+    body.freeze()
+    client.backend.apply_chord((f"group of {name}", [client.AsyncResult(name)]), body)
+    client.backend.set_chord_size(f"group of {name}", 1)
+    client.backend.store_result(name, "done", "SUCCESS")
+    return Context(id=name, group=f"group of {name}", chord=dict(body), delivery_info={"redelivered": redelivered})
+
+
+def written_once(path: Path) -> None:
+    eventually("the body has run", path.exists)
+    always("one run of the body", lambda: path.read_text() == "['done']\n", during=0.3)
+
+
+def test_a_callback_is_published_though_the_answer_to_the_release_was_lost(
+    client: Celery, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request = last_part(client, "unanswered", tmp_path / "body", redelivered=False)
+    whole = client.backend._transaction
+    lost: list[bool] = []
+
+    @contextlib.contextmanager
+    def losing_the_first_answer() -> Iterator[Any]:
+        with whole() as cursor:
+            yield cursor
+        if not lost:
+            lost.append(True)
+            raise CommitUnknown("the connection broke")
+
+    monkeypatch.setattr(client.backend, "_transaction", losing_the_first_answer)
+    client.backend.on_chord_part_return(request, "SUCCESS", "done")
+    client.backend.on_chord_part_return(request, "SUCCESS", "done")
+    written_once(tmp_path / "body")
+
+
+def test_a_part_that_died_before_it_had_published_the_callback_does_it_when_it_comes_back(
+    client: Celery, tmp_path: Path
+) -> None:
+    request = last_part(client, "dead", tmp_path / "body", redelivered=True)
+    with client.backend.ledger.transaction() as cursor:
+        assert results.finish_part(cursor, request.group, request.id, "SUCCESS")
+    for _ in range(2):
+        client.backend.on_chord_part_return(request, "SUCCESS", "done")
+    written_once(tmp_path / "body")
