@@ -22,7 +22,7 @@ def import_workers(names: str) -> None:
         try:
             package = importlib.import_module(name)
         except ModuleNotFoundError as error:
-            if error.name != name:
+            if not f"{name}.".startswith(f"{error.name}."):
                 raise
             raise WorkersNotFound(
                 f"there is no package {name!r} here: start in the folder that holds it, or set CHIFFON_WORKERS"
