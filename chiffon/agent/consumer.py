@@ -145,12 +145,13 @@ class LedgerConsumer(Consumer):
             next(loop)
 
     def on_close(self) -> None:
-        """The connection is gone, and with it what the pool has not begun: it goes back to the ledger."""
+        """The connection is gone, and what it brought will come again. What was claimed goes on: the ledger has it.
+
+        (Stock Celery forgets what its pool has not begun, though a process may have it already, and would run it.)
+        """
         self._connections += 1
         self._waiting.clear()
         self._traffic.disconnected()
-        self._runs.give_back_unstarted("the broker's connection was lost before it began")
-        super().on_close()
 
     def stop(self) -> None:
         """Take nothing new; finish what runs, up to a limit."""

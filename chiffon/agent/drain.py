@@ -20,6 +20,7 @@ class Drain:
         self._runs = runs
         self._seconds = seconds
         self._over = threading.Event()
+        self._giving_back = threading.Lock()
         self._timer: threading.Timer | None = None
         self._signals = 0
         self.begun = False
@@ -47,8 +48,9 @@ class Drain:
         self._timer.start()
 
     def end(self) -> None:
-        """Everything has come to its end."""
-        self._over.set()
+        """Everything has come to its end; what is being given back is first."""
+        with self._giving_back:
+            self._over.set()
         if self._timer is not None:
             self._timer.cancel()
 
@@ -60,6 +62,7 @@ class Drain:
         threading.Thread(target=self._give_back, args=["the agent was told twice to end"], daemon=True).start()
 
     def _give_back(self, why: str) -> None:
-        if not self._over.is_set():
-            log.warning("giving_back", runs=len(self._runs), reason=why)
-            self._runs.surrender(why)
+        with self._giving_back:
+            if not self._over.is_set():
+                log.warning("giving_back", runs=len(self._runs), reason=why)
+                self._runs.surrender(why)

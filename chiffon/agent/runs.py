@@ -85,12 +85,6 @@ class Runs:
             log.warning("execution_lost", task_id=key[0], execution=key[1])
             self._stop(request)
 
-    def give_back_unstarted(self, why: str) -> None:
-        """Give back what the pool has not begun."""
-        for request in list(self._held.values()):
-            if request.time_start is None:
-                request.give_back(why)
-
     def surrender(self, why: str) -> None:
         """Stop everything that runs, and give it back, uncounted. From any thread, once nothing new is taken.
 
