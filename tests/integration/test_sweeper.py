@@ -1,0 +1,176 @@
+"""The sweeper, with a real ledger and somebody who only notes what is rung."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Iterator
+
+import pytest
+
+from chiffon.config import Settings
+from chiffon.devstack.postgres import PrivatePostgres
+from chiffon.dispatch.ring import Debt
+from chiffon.dispatch.sweep import Suspicion, Sweeper
+from chiffon.domain.states import State
+from chiffon.domain.tasks import Ring
+from chiffon.ledger import agents
+from chiffon.ledger.connect import open_session, session_transaction
+from tests.bench import Bench
+from tests.racing import until
+
+
+class Notes:
+    """Rings nothing, and notes what it was given; as a ringer does, it may have no way to the broker."""
+
+    def __init__(self) -> None:
+        self.connected = True
+        self._lock = threading.Lock()
+        self._given: list[Ring | Debt] = []
+
+    def ring(self, rings: Iterable[Ring | Debt]) -> None:
+        """Note these."""
+        with self._lock:
+            self._given.extend(rings)
+
+    def ready(self) -> bool:
+        """Whether there is a way to the broker."""
+        return self.connected
+
+    def rung(self) -> list[str]:
+        """The tasks that were rung for."""
+        with self._lock:
+            return [item.task_id for item in self._given if isinstance(item, Ring)]
+
+    def paid(self) -> set[tuple[str, str]]:
+        """The dead letters that were owed, with their reasons."""
+        with self._lock:
+            return {(item.ring.task_id, item.reason) for item in self._given if isinstance(item, Debt)}
+
+
+@pytest.fixture
+def notes() -> Notes:
+    return Notes()
+
+
+def sweeper(bench: Bench, notes: Notes, *suspicions: Suspicion) -> Sweeper:
+    """A sweeper in a hurry."""
+    settings = Settings(database_url=bench.url, sweep_seconds=0.05, takeover_grace=1.0)
+    return Sweeper(settings, notes, name="test", suspicions=lambda: suspicions)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def sweeping(bench: Bench, notes: Notes) -> Iterator[Sweeper]:
+    running = sweeper(bench, notes)
+    running.start()
+    yield running
+    running.stop()
+
+
+@pytest.mark.usefixtures("sweeping")
+def test_what_nobody_rang_for_is_rung_when_its_lease_is_over(bench: Bench, notes: Notes) -> None:
+    fresh, stale = bench.born(), bench.born()
+    bench.sql("UPDATE tasks SET next_ring_at = clock_timestamp() WHERE task_id = %s", stale)
+    until(lambda: stale in notes.rung())
+    assert fresh not in notes.rung()
+    assert notes.rung().count(stale) == 1
+
+
+@pytest.mark.usefixtures("sweeping")
+def test_scheduled_work_is_rung_when_it_is_due(bench: Bench, notes: Notes) -> None:
+    task_id = bench.born(delay=0.2)
+    until(lambda: notes.rung() == [task_id])
+    assert bench.history(task_id) == ["scheduled", "pending"]
+
+
+@pytest.mark.usefixtures("sweeping")
+def test_work_that_nobody_wants_any_more_ends(bench: Bench, notes: Notes) -> None:
+    task_id = bench.born(expires_in=0.2)
+    until(lambda: bench.status(task_id) == "expired")
+    assert notes.rung() == []
+
+
+@pytest.mark.usefixtures("sweeping")
+def test_the_work_of_an_agent_that_died_is_rung_for_others(bench: Bench, notes: Notes) -> None:
+    living, dying = bench.agent("living"), bench.agent("dying")
+    kept, lost = bench.claimed(by=living), bench.claimed(by=dying)
+    dying.die()
+    until(lambda: notes.rung() == [lost.task_id], patience=5)
+    assert bench.status(kept.task_id) == "running"
+
+
+@pytest.mark.usefixtures("sweeping")
+def test_a_mute_agent_is_cut_off_and_its_work_rung_for_others(bench: Bench, notes: Notes) -> None:
+    mute = bench.claimed()
+    bench.pass_time(181)
+    until(lambda: notes.rung() == [mute.task_id])
+
+
+def test_a_message_that_must_have_been_lost_is_rung_again(bench: Bench, notes: Notes) -> None:
+    lost = bench.task_in(State.QUEUED)
+    bench.pass_time(60)
+    fresh = bench.task_in(State.QUEUED)
+    running = sweeper(bench, notes, Suspicion("work_queue", None, None, older_than=30.0))
+    running.start()
+    until(lambda: notes.rung() == [lost])
+    running.stop()
+    assert bench.status(fresh) == "queued"
+
+
+@pytest.mark.usefixtures("sweeping")
+def test_a_dead_letter_that_its_holder_did_not_pay_is_paid(bench: Bench, notes: Notes) -> None:
+    failed = bench.task_in(State.FAILED)
+    bench.pass_time(11)
+    until(lambda: notes.paid() == {(failed, "it broke")})
+
+
+def test_nothing_is_leased_while_the_broker_cannot_be_reached(bench: Bench, notes: Notes) -> None:
+    notes.connected = False
+    task_id = bench.born()
+    due = bench.born(delay=0.1)
+    bench.pass_time(60)
+    running = sweeper(bench, notes)
+    running.start()
+    until(lambda: bench.status(due) == "pending")
+    assert (notes.rung(), bench.row(task_id)["ring_no"]) == ([], 1)
+    notes.connected = True
+    until(lambda: sorted(notes.rung()) == sorted([task_id, due]))
+    running.stop()
+
+
+@pytest.mark.usefixtures("sweeping")
+def test_it_goes_on_after_an_outage_of_the_ledger(bench: Bench, notes: Notes, postgres: PrivatePostgres) -> None:
+    bench.sql("SELECT 1")
+    postgres.stop()
+    postgres.start()
+    task_id = bench.born()
+    bench.pass_time(60)
+    until(lambda: notes.rung() == [task_id])
+
+
+@pytest.mark.usefixtures("sweeping")
+def test_a_restart_of_the_ledger_buries_no_agent_that_comes_back(
+    bench: Bench, notes: Notes, postgres: PrivatePostgres
+) -> None:
+    agent = bench.agent("living")
+    claim = bench.claimed(by=agent)
+    postgres.restart()
+    agent.session = open_session(bench.url, "living again")
+    with session_transaction(agent.session) as cursor:
+        assert agents.lock(cursor, agent.incarnation)
+    dying = bench.agent("dying")
+    witness = bench.claimed(by=dying)
+    bench.lose(dying)
+    until(lambda: notes.rung() == [witness.task_id])  # by now the living one would have been buried too
+    assert bench.status(claim.task_id) == "running"
+
+
+def test_many_sweepers_ring_once(bench: Bench, notes: Notes) -> None:
+    tasks = [bench.born() for _ in range(50)]
+    bench.pass_time(60)
+    several = [sweeper(bench, notes) for _ in range(4)]
+    for one in several:
+        one.start()
+    until(lambda: set(notes.rung()) == set(tasks))
+    for one in several:
+        one.stop()
+    assert len(notes.rung()) == len(tasks)
