@@ -163,6 +163,7 @@ class LedgerConsumer(Consumer):
     def shutdown(self) -> None:
         """Settle and acknowledge what has ended, say goodbye, and then let go of the broker."""
         self._drain.end()
+        self._runs.give_back_rest("the agent ended before the work did")
         self._mailbox.open()
         self._sweeper.stop()
         if not self._clerk.stop(FLUSH_PATIENCE):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import structlog
 
@@ -69,23 +70,49 @@ def bear_condemned(cursor: Cursor, task: NewTask, reason: str, settings: Setting
         condemn(cursor, task.task_id, error, owed=False, ttl=settings.idempotency_ttl)
 
 
-def write(cursor: Cursor, report: Report, *, reader: Reader, trace_id: str, parent: str, lease: float) -> list[Ring]:
-    """Write down what an end sets off, in the commit that settles it; the rings that are the caller's."""
-    for side in report.side_results:
-        results.store(cursor, side)
-    following = []
-    for draft in report.drafts:
-        try:
-            following.append(reader.from_draft(draft, trace_id=trace_id, parent=parent))
-        except (InvalidInput, MalformedMessage) as error:
-            log.error("continuation_refused", parent=parent, reason=str(error))
-    for part in report.chord_parts:
-        if results.finish_part(cursor, part.group_id, part.task_id, part.status, part.size):
-            following.append(_release(part, trace_id, parent))
+@dataclass(frozen=True)
+class Ending:
+    """A run that has just been settled, for what it sets off. ``task_id``, ``trace_id``: of its task."""
+
+    report: Report
+    task_id: str
+    trace_id: str
+
+
+def write(cursor: Cursor, endings: Sequence[Ending], *, reader: Reader, lease: float) -> list[Ring]:
+    """Write down what ends set off, in the commit that settles them; the rings that are the caller's.
+
+    Raises LostRace, RefusedData.
+    """
+    following: dict[str, NewTask] = {}
+    for ending in endings:
+        for side in ending.report.side_results:
+            results.store(cursor, side)
+        for draft in ending.report.drafts:
+            try:
+                task = reader.from_draft(draft, trace_id=ending.trace_id, parent=ending.task_id)
+            except (InvalidInput, MalformedMessage) as error:
+                log.error("continuation_refused", parent=ending.task_id, reason=str(error))
+            else:
+                following.setdefault(task.task_id, task)
+    for task in _released(cursor, endings):
+        following.setdefault(task.task_id, task)
     if not following:
         return []
-    _, pending = accept(cursor, following, lease=lease)
-    return [first_ring(task) for task in following if task.task_id in pending]
+    _, pending = accept(cursor, list(following.values()), lease=lease)
+    return [first_ring(following[task_id]) for task_id in pending]
+
+
+def _released(cursor: Cursor, endings: Sequence[Ending]) -> list[NewTask]:
+    """The tasks that go on with the chords which these ends complete. All are counted at once, in one order."""
+    parts = [(part, ending) for ending in endings for part in ending.report.chord_parts]
+    if not parts:
+        return []
+    found = results.finish_parts(
+        cursor, [results.Part(part.group_id, part.task_id, part.status, part.size) for part, _ in parts]
+    )
+    by_group = {part.group_id: (part, ending) for part, ending in parts}
+    return [_release(by_group[g][0], by_group[g][1].trace_id, by_group[g][1].task_id) for g in sorted(found)]
 
 
 def _release(part: ChordPart, trace_id: str, parent: str) -> NewTask:

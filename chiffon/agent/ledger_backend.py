@@ -14,12 +14,18 @@ from chiffon.agent.task import ProcessKilled, Unfit
 from chiffon.domain.errors import InvalidInput
 from chiffon.domain.values import check_value
 from chiffon.domain.verdicts import Completed, Crashed, DeadLettered, Failed, RetryLater, TimedOut, Verdict, WorkError
+from chiffon.ledger.listener import Listener, listener_at
 
 _TRACEBACK_LIMIT = 20_000
 
 
 class LedgerBackend(PostgresBackend):
     """As its parent for whoever asks; for the run that the current thread is in, everything goes into its report."""
+
+    @property
+    def listener(self) -> Listener:  # type: ignore[override]
+        """LISTEN needs a session of its own, which a transaction pooler does not give."""
+        return listener_at(self.app.settings.direct_url)
 
     def mark_as_done(
         self, task_id: str, result: Any, request: Any = None, store_result: bool = True, state: str = states.SUCCESS

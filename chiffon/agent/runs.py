@@ -85,6 +85,11 @@ class Runs:
             log.warning("execution_lost", task_id=key[0], execution=key[1])
             self._stop(request)
 
+    def give_back_rest(self, why: str) -> None:
+        """Give back what has no end, once the pool has ended: nothing of it runs any more."""
+        for request in list(self._held.values()):
+            request.give_back(why)
+
     def surrender(self, why: str) -> None:
         """Stop everything that runs, and give it back, uncounted. From any thread, once nothing new is taken.
 

@@ -13,7 +13,6 @@ from chiffon.agent.reading import Reader
 from chiffon.agent.run import Report
 from chiffon.config import Settings
 from chiffon.dispatch.ring import Ringer
-from chiffon.domain.tasks import Ring
 from chiffon.domain.verdicts import Failed, WorkError
 from chiffon.ledger.connect import RefusedData
 from chiffon.ledger.settle import Fenced, Recorded, settle
@@ -39,7 +38,6 @@ class Settler:
         return halved(batch, self._together, self._refused)
 
     def _together(self, batch: Sequence[Finished]) -> list[Answer]:
-        rings: list[Ring] = []
         with self._life.transaction() as cursor:
             found = settle(
                 cursor,
@@ -47,17 +45,12 @@ class Settler:
                 ttl=self._settings.idempotency_ttl,
                 max_crashes=self._settings.max_crashes,
             )
-            for finished in batch:
-                answer = found[finished.key]
-                if isinstance(answer, Recorded) and answer.fresh:
-                    rings += continuations.write(
-                        cursor,
-                        finished.report,
-                        reader=self._reader,
-                        trace_id=finished.trace_id,
-                        parent=finished.settlement.task_id,
-                        lease=self._settings.ring_lease,
-                    )
+            endings = [
+                continuations.Ending(finished.report, finished.settlement.task_id, finished.trace_id)
+                for finished in batch
+                if isinstance(answer := found[finished.key], Recorded) and answer.fresh
+            ]
+            rings = continuations.write(cursor, endings, reader=self._reader, lease=self._settings.ring_lease)
         self._ringer.ring(rings)
         return [(finished, found[finished.key]) for finished in batch]
 
