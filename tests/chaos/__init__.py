@@ -1,0 +1,1 @@
+"""The machine that tries to break Chiffon: seeded faults on real processes, clients that remember, and an audit."""

@@ -1,0 +1,1 @@
+"""The audit: rules, each a function from the evidence to what it finds."""

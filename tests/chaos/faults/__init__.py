@@ -1,0 +1,1 @@
+"""What goes wrong in a year of production, each a function that does it and undoes it."""
