@@ -110,6 +110,8 @@ class Runs:
 
     def look(self) -> None:
         """What is to be seen to every moment or so."""
+        # A dying process closes its pipe before it can be reaped: Celery looks once too early, and then after 5 s.
+        self._consumer.pool.maintain_pool()
         self._acknowledge_old()
         for request in list(self._held.values()):
             if request.in_thread and request.over_limit():
