@@ -108,15 +108,26 @@ def test_of_agents_that_claim_one_task_one_gets_it(bench: Bench) -> None:
 
 
 def test_agents_that_claim_the_same_tasks_in_opposite_orders_share_them_out(bench: Bench) -> None:
-    look_up_one_by_one(bench)
     agents = [bench.agent(f"agent-{number}") for number in range(4)]
-    batch = [new_task() for _ in range(400)]
-    bench.accept(*batch)
-    tasks = [task.task_id for task in batch]
-    orders = [tasks, tasks[::-1], tasks[200:] + tasks[:200], tasks[200:][::-1] + tasks[:200]]
+    tasks = [bench.born() for _ in range(50)]
+    orders = [tasks, tasks[::-1], tasks[25:] + tasks[:25], tasks[25:][::-1] + tasks[:25]]
     found = race(partial(agent.claim_all, order) for agent, order in zip(agents, orders, strict=True))
     claimed = [task_id for fates in found for task_id, fate in fates.items() if isinstance(fate, Claim)]
     assert sorted(claimed) == sorted(tasks)
+
+
+def test_nor_do_they_wait_for_each_other_where_postgres_locks_in_the_order_it_is_asked(bench: Bench) -> None:
+    look_up_one_by_one(bench)
+    one, other = bench.agent("one"), bench.agent("other")
+    first, second = bench.born(task_id="1"), bench.born(task_id="2")
+    with bench.transaction() as cursor:
+        cursor.execute("SELECT true FROM tasks WHERE task_id = %s FOR UPDATE", (second,))
+        backwards = Thread(lambda: other.claim_all([second, first]))
+        until(lambda: waiting(bench) == 1)
+        forwards = Thread(lambda: one.claim_all([first, second]))
+        until(lambda: waiting(bench) == 2)
+    fates = [*backwards.answer().values(), *forwards.answer().values()]
+    assert sorted(type(fate).__name__ for fate in fates) == ["Claim", "Claim", "HeldElsewhere", "HeldElsewhere"]
 
 
 def test_a_cancel_and_a_claim_of_one_task_have_one_winner(bench: Bench) -> None:
