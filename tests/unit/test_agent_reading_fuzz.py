@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from chiffon.agent.reading import Direct, Doorbell, Reader
@@ -70,19 +70,16 @@ def read(delivery: Delivery) -> None:
 
 
 @given(st.builds(Delivery, st.binary(max_size=200), HEADERS, PROPERTIES, SCALARS, SCALARS))
-@settings(deadline=None)
 def test_any_bytes_of_any_kind(delivery: Delivery) -> None:
     read(delivery)
 
 
 @given(st.builds(Delivery, JSON.map(encoded), st.just({}), PROPERTIES))
-@settings(deadline=None)
 def test_any_json(delivery: Delivery) -> None:
     read(delivery)
 
 
 @given(HEADERS, st.dictionaries(st.text(), VALUES, max_size=2))
-@settings(deadline=None)
 def test_a_celery_message_with_any_headers(known: dict[str, Any], unknown: dict[str, Any]) -> None:
     plain = native(["a", 1], {}, task="count")
     read(replace(plain, headers=plain.headers | unknown | known))
@@ -90,13 +87,11 @@ def test_a_celery_message_with_any_headers(known: dict[str, Any], unknown: dict[
 
 @pytest.mark.parametrize("name", NAMES)
 @given(value=VALUES)
-@settings(deadline=None)
 def test_a_celery_message_with_one_header_that_is_anything(name: str, value: Any) -> None:
     read(replace(native(), headers=native().headers | {name: value}))
 
 
 @given(st.lists(JSON, min_size=2, max_size=4) | st.tuples(st.lists(JSON), st.dictionaries(st.text(), JSON), EMBEDDED))
-@settings(deadline=None)
 def test_a_celery_message_with_any_body(body: Any) -> None:
     read(replace(native(task="celery.add"), body=encoded(body)))
 
@@ -111,6 +106,5 @@ def test_a_celery_message_with_any_body(body: Any) -> None:
     ),
     PROPERTIES,
 )
-@settings(deadline=None)
 def test_an_envelope_with_any_members(members: dict[str, Any], properties: dict[str, Any]) -> None:
     read(enveloped(properties=properties, **members))
