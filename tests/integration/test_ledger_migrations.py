@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, create_engine, inspect
 
 from chiffon.config import validated_database_url
@@ -71,8 +72,6 @@ def test_what_goes_down_comes_up_the_same(url: str) -> None:
 
 
 def test_every_single_step_can_be_taken_back(url: str) -> None:
-    from alembic.script import ScriptDirectory
-
     script = ScriptDirectory.from_config(migrate._config())
     for revision in reversed(list(script.walk_revisions())):
         before = tables(url)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
+import psycopg2
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -108,8 +109,6 @@ def test_the_deepest_nesting_that_passes_is_kept(cursor: Any) -> None:
 
 @pytest.mark.parametrize("value", ["a\x00b", {"a\x00b": 1}, math.nan, math.inf])
 def test_what_is_refused_by_the_check_jsonb_would_refuse_or_json_cannot_say(cursor: Any, value: Any) -> None:
-    import psycopg2
-
     with pytest.raises(InvalidValue):
         check_value(value)
     with pytest.raises((psycopg2.DataError, ValueError)):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import gzip
 import uuid
+import zlib
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -161,14 +161,11 @@ def test_every_way_to_say_json_is_understood(content_type: str | None, content_e
 
 
 def test_a_compressed_body_is_unpacked() -> None:
-    import zlib
-
     plain = native()
     packed = replace(
         plain, body=zlib.compress(plain.body), headers=plain.headers | {"compression": "application/x-gzip"}
     )
     assert task(packed) == task(plain)
-    assert gzip  # kombu's gzip is zlib
 
 
 def test_unicode_arrives_as_it_was_sent() -> None:
