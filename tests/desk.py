@@ -7,6 +7,7 @@ from itertools import pairwise
 from typing import Any
 
 from chiffon.config import validated_database_url
+from chiffon.dispatch.cancel import Cancelling, cancel
 from chiffon.domain.states import ENDS, STEPS, State
 from chiffon.ledger.accept import accept
 from chiffon.ledger.connect import Ledger
@@ -38,6 +39,10 @@ class Desk:
         with self._ledger.transaction() as cursor:
             accept(cursor, tasks, lease=0)
         return [task.task_id for task in tasks]
+
+    def cancel(self, task_id: str) -> Cancelling:
+        """Have a task cancelled, as the API does."""
+        return cancel(self._ledger, task_id, ttl=300)
 
     def status(self, task_id: str) -> str:
         """Where a task stands."""

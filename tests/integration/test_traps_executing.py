@@ -25,12 +25,6 @@ AGAIN = {"task_reject_on_worker_lost": True}
 
 
 @pytest.fixture
-def stock_diary(tmp_path: Path) -> Diary:
-    """The file that stock Celery's work writes into."""
-    return Diary(tmp_path / "stock-diary")
-
-
-@pytest.fixture
 def remembering(stock: Stock, tmp_path: Path) -> Stock:
     """Stock Celery that keeps its states, in files."""
     (tmp_path / "states").mkdir()

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.desk import Desk
+from tests.e2e.diary import Diary
 from tests.e2e.nodes import BrokerNode, LedgerNode
 from tests.traps.stock import Stock
 
@@ -27,3 +28,9 @@ def stock(celery_broker: BrokerNode, tmp_path: Path) -> Iterator[Stock]:
     found.declare()
     yield found
     found.end()
+
+
+@pytest.fixture
+def stock_diary(tmp_path: Path) -> Diary:
+    """The file that stock Celery's work writes into."""
+    return Diary(tmp_path / "stock-diary")

@@ -88,10 +88,24 @@ class Stock:
         finally:
             client.close()
 
-    def send(self, name: str, *, settings: Mapping[str, Any] | None = None, **parameters: Any) -> str:
+    def send(self, name: str, *, priority: int = 0, **parameters: Any) -> str:
         """Send work to its queue as any client does; the task's id."""
-        with self.client(**(settings or {})) as client:
-            return str(client.send_task(name, kwargs=parameters, exchange=QUEUE, routing_key=QUEUE).id)
+        with self.client() as client:
+            sent = client.send_task(name, kwargs=parameters, exchange=QUEUE, routing_key=QUEUE, priority=priority)
+            return str(sent.id)
+
+    def launch_sender(self, **settings: Any) -> Process:
+        """Start a program that sends one task, and then ends."""
+        sender = Process(
+            "a stock client",
+            [sys.executable, "-c", "from tests.traps.stock_app import app; app.send_task('trap.sign')"],
+            log=self.folder / "stock-sender.log",
+            folder=ROOT,
+            environment={"STOCK_BROKER": self.broker_url, "STOCK_SETTINGS": json.dumps(settings)},
+        )
+        self._workers.append(sender)
+        sender.launch()
+        return sender
 
     def state(self, task_id: str) -> str:
         """What Celery says of a task."""

@@ -1,0 +1,80 @@
+"""A connection or a channel that ends under running work: stock Celery runs it twice, or exits; Chiffon goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from chiffon.devstack.rabbitmq import PrivateRabbitMQ
+from tests.desk import Desk
+from tests.e2e.agents import Agents
+from tests.e2e.diary import Diary
+from tests.e2e.nodes import BrokerNode
+from tests.e2e.raw_amqp import RawAmqp
+from tests.e2e.waiting import eventually
+from tests.proxy import Proxy
+from tests.traps import DEEDS
+from tests.traps.stock import Stock
+from tests.traps.stock_app import QUEUE
+
+pytest_plugins = ("tests.e2e.fixtures", "tests.traps.fixtures")
+
+SHORT = "application:set_env(rabbit, consumer_timeout, 2000), application:set_env(rabbit, channel_tick_interval, 500)."
+USUAL = (
+    "application:set_env(rabbit, consumer_timeout, 1800000), application:set_env(rabbit, channel_tick_interval, 60000)."  # noqa: E501
+)
+
+
+@pytest.fixture
+def impatient(mortal_broker: BrokerNode, rabbitmq: PrivateRabbitMQ) -> Iterator[PrivateRabbitMQ]:
+    """The private broker, with an acknowledgement timeout of two seconds in place of half an hour."""
+    rabbitmq.ctl("eval", SHORT)
+    yield rabbitmq
+    rabbitmq.ctl("eval", USUAL)
+
+
+def test_work_goes_on_twice_after_a_lost_connection_with_stock_celery_and_once_with_chiffon(
+    stock: Stock, agents: Agents, desk: Desk, diary: Diary, stock_diary: Diary
+) -> None:
+    with Proxy.before(stock.broker_url) as proxy:
+        agents.launch(concurrency=2, broker_url=proxy.url(stock.broker_url), **DEEDS)
+        stock.launch("-c", "2", broker_url=proxy.url(stock.broker_url))
+        doubled = stock.send("trap.sign", path=str(stock_diary.path), seconds=8)
+        task_id = desk.place("trap.sign", {"path": str(diary.path), "seconds": 8})
+        eventually("both to be at work", lambda: diary.entries() and stock_diary.entries())
+
+        proxy.cut()
+
+        eventually("the stock worker to do it beside itself", lambda: len(stock_diary.entries(doubled)) >= 2)
+        assert [entry.note for entry in stock_diary.entries(doubled)][:2] == ["began", "began"]
+        desk.wait_for(task_id, "completed")
+        after = desk.place("trap.sign", {"path": str(diary.path)})
+        desk.wait_for(after, "completed")
+    assert [entry.note for entry in diary.entries(task_id)] == ["began", "done"]
+    assert desk.outcomes(task_id) == ["completed"]
+
+
+def test_work_longer_than_the_brokers_patience_ends_a_stock_worker_and_is_done_by_chiffon(
+    impatient: PrivateRabbitMQ,
+    stock: Stock,
+    agents: Agents,
+    desk: Desk,
+    diary: Diary,
+    stock_diary: Diary,
+    amqp_client: RawAmqp,
+) -> None:
+    agent = agents.launch(ack_after=1, **DEEDS)
+    worker = stock.launch()
+    stock.send("trap.sign", path=str(stock_diary.path), seconds=8)
+    task_id = desk.place("trap.sign", {"path": str(diary.path), "seconds": 8})
+
+    eventually("the stock worker to end", lambda: stock_diary.entries() and not worker.is_running())
+    assert "PreconditionFailed" in worker.log.read_text()
+    eventually("its message to be back", lambda: stock.amqp.ready(QUEUE) == 1)
+    desk.wait_for(task_id, "completed")
+
+    assert [entry.note for entry in diary.entries(task_id)] == ["began", "done"]
+    assert desk.outcomes(task_id) == ["completed"]
+    assert agent.logs().count(" ready.") == 1, "its channel was never closed"
+    assert amqp_client.ready("work_queue") == amqp_client.ready("dlx_queue") == 0
