@@ -1,6 +1,6 @@
 # Everything a newcomer needs; `make` alone lists it. Only Python 3.11+, git and a package manager must be there.
 .DEFAULT_GOAL := help
-.PHONY: help up demo test unit integration e2e check lock clean
+.PHONY: help up demo test unit integration e2e chaos check lock clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -28,6 +28,10 @@ integration: $(STAMP) ## Run the tests against one real service at a time
 
 e2e: $(STAMP) ## Run the end-to-end scenarios
 	@$(PYTEST) -m e2e
+
+chaos: $(STAMP) ## Try to break everything for MINUTES with FAULTS and TASKS, as SEED says; a fresh one by default
+	@$(BIN)/python -m tests.chaos $(and $(SEED),--seed $(SEED)) $(and $(TASKS),--tasks $(TASKS)) \
+	  $(and $(MINUTES),--minutes $(MINUTES)) $(and $(FAULTS),--faults $(FAULTS))
 
 check: $(STAMP) ## Lint, formatting, types, and which room may import which
 	@$(BIN)/ruff check --quiet
