@@ -264,17 +264,30 @@ def chain_of(*numbers: int) -> dict[str, Task]:
     steps = {
         f"s{place}": replace(
             DONE, task_id=f"s{place}", request_id=f"s{place}", work_type="chaos.step",
-            parameters={"key": "t1", "number": number}, origin="canvas",
+            parameters={"key": "t1 1", "number": number}, origin="canvas",
         )
         for place, number in enumerate(numbers)
     }  # fmt: skip
     return {"t1": starter, **steps}
 
 
-@pytest.mark.parametrize(("numbers", "fault"), [((1,), "lost"), ((1, 2, 2), "doubled"), ((1, 1, 2), "doubled")])
+@pytest.mark.parametrize(
+    ("numbers", "fault"), [((), "lost"), ((1,), "lost"), ((1, 2, 2), "doubled"), ((1, 1, 2), "doubled")]
+)
 def test_each_step_of_a_chain_is_there_once(numbers: tuple[int, ...], fault: str) -> None:
     about = {(found.fault, found.about) for found in audit(evidence(tasks=chain_of(*numbers)))}
     assert (fault, "t1") in about
+
+
+def test_the_start_of_a_chain_may_have_gone_with_the_broker_but_not_what_follows() -> None:
+    wiped = [incident("broker_wipe", "broker", 101.5, 105.0)]
+    assert audit(evidence(tasks=chain_of(), incidents=wiped)) == []
+    assert "lost" in faults(evidence(tasks=chain_of(1), incidents=wiped))
+
+
+def test_steps_that_no_run_has_started_are_wrong() -> None:
+    about = {(found.fault, found.about) for found in audit(evidence(tasks=chain_of(1, 2), runs={}))}
+    assert ("wrong", "t1 1") in about
 
 
 def test_a_surprise_is_wrong() -> None:

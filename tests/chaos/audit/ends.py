@@ -6,11 +6,14 @@ import itertools
 from collections.abc import Iterator
 
 from tests.chaos.audit.findings import Finding
-from tests.chaos.evidence import ENDS, Evidence, Step, Task
+from tests.chaos.evidence import ENDS, Evidence, Execution, Step, Task
 from tests.chaos.incidents import Incident
 
 _RETRIES = 3
 """Of `chaos.flaky`."""
+
+PUBLISHERS = frozenset({"chaos.chain", "chaos.chord"})
+"""Work that publishes in its middle, and so needs the broker as well."""
 
 _LAWFUL = {
     "scheduled": {"pending", "cancelled", "expired"},
@@ -130,9 +133,23 @@ def _ends_of(task: Task) -> set[str]:
 
 def _forced(evidence: Evidence, task: Task) -> set[str]:
     """What faults may have made of it: who is often enough beside a death is taken for its cause."""
-    started = [e for e in evidence.executions.get(task.task_id, []) if e.started_at is not None]
+    executions = evidence.executions.get(task.task_id, [])
+    started = [e for e in executions if e.started_at is not None]
     crashed = [e for e in started if e.outcome == "crashed"]
-    return {"dead_lettered"} if len(crashed) >= 3 or len(started) >= 9 else set()
+    ends = {"dead_lettered"} if len(crashed) >= 3 or len(started) >= 9 else set[str]()
+    if task.work_type in PUBLISHERS and any(no_broker(evidence, e) for e in executions):
+        ends |= {"failed", "timed_out"}
+    return ends
+
+
+def no_broker(evidence: Evidence, execution: Execution) -> bool:
+    """Whether a run could not publish, for some of its time."""
+    start, end = execution.claimed_at, execution.finished_at or execution.claimed_at
+    agent = evidence.program_of(execution.agent_pid, start)
+    broken = {"cut", "refuse", "silence", "half_open", "delay", "swallow_confirm"}
+    ways = [i for i in evidence.incidents_of(agent, broken, start, end, slack=60) if i.detail != "postgres"]
+    kinds = {i.kind for i in evidence.incidents if i.target == "broker" and i.touches(start, end, slack=10)}
+    return bool(ways) or any(kind.startswith("broker_") for kind in kinds)
 
 
 def severed(evidence: Evidence, program: str, start: float, end: float, *, slack: float = 0.0) -> list[Incident]:

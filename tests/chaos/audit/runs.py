@@ -6,7 +6,7 @@ import itertools
 from collections import Counter
 from collections.abc import Iterator
 
-from tests.chaos.audit.ends import severed
+from tests.chaos.audit.ends import PUBLISHERS, no_broker, severed
 from tests.chaos.audit.findings import Finding
 from tests.chaos.evidence import ENDS, Evidence, Execution, Run, Step
 from tests.chaos.stand import IDEMPOTENCY_TTL
@@ -112,6 +112,8 @@ def _unexplained(evidence: Evidence, work_type: str, execution: Execution) -> st
     match execution.outcome:
         case None:
             return "has no outcome"
+        case "timed_out" | "retried" if work_type in PUBLISHERS:
+            return "" if no_broker(evidence, execution) else f"was {execution.outcome}, and it had its broker"
         case "timed_out":
             return "timed out"
         case "retried" if work_type != "chaos.flaky":

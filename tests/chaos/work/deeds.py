@@ -24,6 +24,7 @@ AGENT = os.getpid()
 """The main process: this module is imported before it forks its pool."""
 
 _SIGN_EVERY = 0.2
+_PATIENT = RetryPolicy(base=1, ceiling=4)
 
 
 @work("chaos.note", timeout=60)
@@ -72,32 +73,34 @@ def slow(context: WorkContext, seconds: float, stubborn: bool = False) -> dict[s
     return witness.end()
 
 
-@work("chaos.chain", timeout=60)
+# What is started in the middle of a run is published then and there; what follows from that is the ledger's. A run that
+# is repeated starts another line, so each has a key of its own.
+
+
+@work("chaos.chain", timeout=60, retries=8, backoff=_PATIENT)
 def start_chain(context: WorkContext, steps: int, broken: bool = False) -> dict[str, Any]:
     """Start a chain of steps; a broken one fails in its middle, and has an errback."""
     witness = _Witness(context)
-    links = [_signature("chaos.step", key=context.task_id, number=number) for number in range(1, steps + 1)]
+    links = [_signature("chaos.step", key=witness.key, number=number) for number in range(1, steps + 1)]
     if broken:
-        links.insert(1, _signature("chaos.broken_step", key=context.task_id))
-    line = chain(links)
-    result = line.apply_async(link_error=_signature("chaos.errback", key=context.task_id))
-    return witness.end(last=result.id)
+        links.insert(1, _signature("chaos.broken_step", key=witness.key))
+    chain(links).apply_async(link_error=_signature("chaos.errback", key=witness.key))
+    return witness.end()
 
 
-@work("chaos.chord", timeout=60)
+@work("chaos.chord", timeout=60, retries=8, backoff=_PATIENT)
 def start_chord(context: WorkContext, parts: int) -> dict[str, Any]:
     """Start a chord."""
     witness = _Witness(context)
-    header = [
-        _signature("chaos.step", key=context.task_id, number=number, previous=None) for number in range(1, parts + 1)
-    ]
-    result = chord(header)(_signature("chaos.gather", key=context.task_id))
-    return witness.end(last=result.id)
+    numbers = range(1, parts + 1)
+    header = [_signature("chaos.step", key=witness.key, number=number, previous=None) for number in numbers]
+    chord(header)(_signature("chaos.gather", key=witness.key))
+    return witness.end()
 
 
 @work("chaos.step", timeout=60)
 def step(context: WorkContext, previous: Any = None, key: str = "", number: int = 0) -> dict[str, Any]:
-    """One step of a chain, or part of a chord, of the task ``key``."""
+    """One step of a chain, or part of a chord; ``key`` names which."""
     witness = _Witness(context, step=f"{key} step {number}")
     witness.work_for(0.1)
     return witness.end(number=number)
@@ -133,6 +136,7 @@ class _Witness:
         run = current()
         assert run is not None
         self.retries = run.retries
+        self.key = f"{context.task_id} {run.execution}"
         self._facts = {
             "task_id": context.task_id,
             "execution": run.execution,
