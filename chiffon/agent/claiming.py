@@ -35,7 +35,9 @@ class Claimer:
 
         Raises LedgerUnavailable: some may have been claimed; repeating with the same tokens finds them.
         """
-        return halved(batch, self._together, lambda offer, error: [(offer, Refused(str(error)))])
+        return halved(
+            batch, self._together, lambda offer, error: [(offer, Refused(f"the ledger cannot keep it: {error}"))]
+        )
 
     def _together(self, batch: Sequence[Offer]) -> list[Answer]:
         incarnation = self._life.incarnation

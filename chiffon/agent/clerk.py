@@ -23,10 +23,10 @@ from chiffon.dispatch.ring import Ringer
 from chiffon.dispatch.sweep import DEATHS_PER_CRASH
 from chiffon.domain.errors import LedgerUnavailable, SchemaBehind
 from chiffon.domain.tasks import Claim
-from chiffon.ledger import claims
-from chiffon.ledger.accept import LostRace
-from chiffon.ledger.connect import RefusedData
-from chiffon.ledger.settle import clear_debts
+from chiffon.domain.verdicts import GivenBack, WorkError
+from chiffon.ledger import agents, claims
+from chiffon.ledger.connect import LostRace, RefusedData
+from chiffon.ledger.settle import Settlement, clear_debts, settle
 
 log = structlog.get_logger(__name__)
 
@@ -94,6 +94,8 @@ class Clerk:
                 if not self._life.alive:
                     self._come_to_life()
                 self._work()
+            except LostRace as error:
+                log.info("repeated", reason=str(error))
             except (LedgerUnavailable, SchemaBehind) as error:
                 log.warning("agent_waits_for_ledger", reason=str(error), finished=len(self._finished))
                 time.sleep(TICK)
@@ -185,8 +187,8 @@ class Clerk:
     def _condemn(self) -> None:
         while self._condemned:
             task, reason = self._condemned[0].task, self._condemned[0].reason
-            with suppress(RefusedData, LostRace), self._life.transaction() as cursor:
-                continuations.bear_condemned(cursor, task, reason, self._settings)
+            with suppress(RefusedData), self._life.transaction() as cursor:
+                continuations.bear_condemned(cursor, task, reason[:1000], self._settings)
             del self._condemned[0]
 
     def _mark(self) -> None:
@@ -206,6 +208,7 @@ class Clerk:
         if now - self._beat_at >= self._settings.heartbeat_seconds:
             self._life.beat(self._life.identity.queues, self._life.identity.slots)
             self._beat_at = now
+            self._give_back_forgotten()
         if self._held and incarnation is not None:
             with self._life.transaction() as cursor:
                 asked = claims.asked_to_stop(cursor, incarnation)
@@ -216,6 +219,25 @@ class Clerk:
             if believed := [paid.task_id for paid in settled if paid.still_connected()]:
                 with self._life.transaction() as cursor:
                     clear_debts(cursor, believed)
+
+    def _give_back_forgotten(self) -> None:
+        """Give back what the ledger says that this agent runs, and it does not know of (protocol rule 13)."""
+        incarnation = self._life.incarnation
+        if incarnation is None:
+            return
+        with self._life.transaction() as cursor:
+            forgotten = agents.still_held(cursor, incarnation) - self._held
+        for task_id, execution in forgotten:
+            log.error("forgotten_task_given_back", task_id=task_id, execution=execution)
+            error = WorkError("GivenBack", "the agent had forgotten it", "chiffon")
+            settlement = Settlement(task_id, execution, GivenBack(error, started=True))
+            with self._life.transaction() as cursor:
+                settle(
+                    cursor,
+                    [settlement],
+                    ttl=self._settings.idempotency_ttl,
+                    max_crashes=self._settings.max_crashes,
+                )
 
 
 def _one_a_task(finished: Sequence[Finished]) -> list[Finished]:

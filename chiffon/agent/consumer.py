@@ -241,6 +241,7 @@ class LedgerConsumer(Consumer):
 
     def _refuse(self, delivery: Delivery, reason: str, task: NewTask | None = None) -> None:
         """Dead-letter a delivery; if it names a task, whoever waits for that is told."""
+        reason = reason[:1000]  # it may quote what came
         message = delivery.message
         log.error(
             "message_dead_lettered",

@@ -293,7 +293,7 @@ class ClaimedRequest(Request):
 
 def backoff(give_backs: int) -> float:
     """Seconds until a task that this agent cannot run is rung again: for another agent."""
-    return float(min(60.0, 2.0 ** min(give_backs, 10)))
+    return float(min(5.0, 0.5 * 2.0 ** min(give_backs, 10)))
 
 
 def task_ready(request: ClaimedRequest, *, successful: bool) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+import structlog
+
 from chiffon.agent import continuations
 from chiffon.agent.commands import Finished
 from chiffon.agent.halving import halved
@@ -13,9 +15,12 @@ from chiffon.agent.reading import Reader
 from chiffon.agent.run import Report
 from chiffon.config import Settings
 from chiffon.dispatch.ring import Ringer
+from chiffon.domain.errors import LedgerUnavailable, SchemaBehind
 from chiffon.domain.verdicts import Failed, WorkError
-from chiffon.ledger.connect import RefusedData
+from chiffon.ledger.connect import LostRace
 from chiffon.ledger.settle import Fenced, Recorded, settle
+
+log = structlog.get_logger(__name__)
 
 Answer = tuple[Finished, Recorded | Fenced]
 """A finished run, and what the ledger made of it."""
@@ -54,8 +59,14 @@ class Settler:
         self._ringer.ring(rings)
         return [(finished, found[finished.key]) for finished in batch]
 
-    def _refused(self, finished: Finished, error: RefusedData) -> list[Answer]:
-        verdict = Failed(WorkError("RefusedData", f"the ledger cannot keep the result: {error}", "chiffon"))
+    def _refused(self, finished: Finished, error: Exception) -> list[Answer]:
+        verdict = Failed(WorkError("RefusedData", f"the ledger cannot keep the result: {error}"[:1000], "chiffon"))
         settlement = replace(finished.settlement, verdict=verdict, children=None, meta=None, anew=None, caught=False)
         failed = replace(finished, settlement=settlement, report=Report(verdict=verdict))
-        return [(finished, answer) for _, answer in self._together([failed])]
+        try:
+            return [(finished, answer) for _, answer in self._together([failed])]
+        except (LedgerUnavailable, SchemaBehind, LostRace):
+            raise
+        except Exception:  # let go of it: it is given back at the next heartbeat, and run again
+            log.exception("settlement_impossible", task_id=settlement.task_id)
+            return [(finished, Fenced())]

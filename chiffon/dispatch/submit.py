@@ -14,8 +14,8 @@ from chiffon.domain.idempotency import fingerprint
 from chiffon.domain.tasks import Acceptance, Accepted, Duplicate, IdTaken, KeyReused, NewTask, Ring
 from chiffon.domain.values import check_value
 from chiffon.domain.work import WorkTypes, registry
-from chiffon.ledger.accept import LostRace, accept, accept_inside
-from chiffon.ledger.connect import CommitUnknown, Ledger, on_connection
+from chiffon.ledger.accept import accept, accept_inside
+from chiffon.ledger.connect import CommitUnknown, Ledger, LostRace, on_connection
 
 _Accepted: TypeAlias = tuple[list[Acceptance], set[str]]
 """What became of each task, and the ids of those that are `pending`: theirs are the first rings."""

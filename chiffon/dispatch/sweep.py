@@ -15,7 +15,7 @@ from chiffon.config import Settings
 from chiffon.dispatch.ring import Debt, Ringer
 from chiffon.domain.errors import ChiffonError, LedgerUnavailable
 from chiffon.ledger import rings, sweeps
-from chiffon.ledger.connect import open_session, session_transaction
+from chiffon.ledger.connect import LostRace, open_session, session_transaction
 
 log = structlog.get_logger(__name__)
 
@@ -92,6 +92,9 @@ class Sweeper:
         while not self._stopping.is_set():
             try:
                 full = self._sweep()
+            except LostRace as error:  # the session lives, and what was seen on it counts
+                log.info("sweep_repeated", reason=str(error))
+                full = True
             except LedgerUnavailable as error:
                 log.warning("sweep_waits_for_ledger", reason=str(error))
                 self._drop_session()
@@ -142,7 +145,7 @@ class Sweeper:
             leased = rings.lease(cursor, limit=BATCH, lease=self._settings.ring_lease)
         self._ringer.ring(leased)
         with session_transaction(self._session) as cursor:
-            owed = sweeps.debts(cursor, limit=BATCH, older=DEBT_GRACE)
+            owed = sweeps.debts(cursor, limit=BATCH, older=DEBT_GRACE, lease=self._settings.ring_lease)
         self._ringer.ring(Debt(ring, reason) for ring, reason in owed)
         return len(leased)
 

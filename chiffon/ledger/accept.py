@@ -7,7 +7,7 @@ from typing import Any
 
 from chiffon.domain.tasks import Acceptance, Accepted, Duplicate, IdTaken, KeyReused, NewTask
 from chiffon.domain.values import canonical
-from chiffon.ledger.connect import DURABLY, Cursor
+from chiffon.ledger.connect import DURABLY, Cursor, LostRace
 
 # name: take keys  -- (free | expired) -> held by these tasks; no row back means that another task holds it
 # Sorted, so that two batches cannot wait for each other. A key that is seen to be held is not tried: trying locks it,
@@ -66,10 +66,6 @@ SELECT task_id, status FROM born
 """
 
 
-class LostRace(Exception):
-    """Another transaction took one of the ids in between: roll back, and accept again."""
-
-
 def accept(cursor: Cursor, tasks: Sequence[NewTask], *, lease: float) -> tuple[list[Acceptance], set[str]]:
     """Write down the tasks whose ``request_id`` and ``task_id`` are free.
 
@@ -94,7 +90,7 @@ def accept(cursor: Cursor, tasks: Sequence[NewTask], *, lease: float) -> tuple[l
         cursor.execute(_BEAR, {"rows": canonical([_row(task) for task in wanted]), "lease": lease})
         born = dict(cursor.fetchall())
         if len(born) < len(wanted):
-            raise LostRace
+            raise LostRace("one of the ids was taken in between")
         pending = {task_id for task_id, status in born.items() if status == "pending"}
     return [fates.get(task.task_id, Accepted(task.task_id)) for task in tasks], pending
 

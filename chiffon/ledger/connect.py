@@ -14,7 +14,7 @@ from sqlalchemy import Connection, Engine, create_engine, make_url
 from sqlalchemy.dialects.postgresql.psycopg2 import PGDialect_psycopg2
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from chiffon.domain.errors import ChiffonError, LedgerUnavailable, SchemaBehind
+from chiffon.domain.errors import Busy, ChiffonError, LedgerUnavailable, SchemaBehind
 
 Cursor: TypeAlias = Any  # psycopg2 has no types of its own
 """A psycopg2 cursor inside an open transaction: what every statement of this room takes."""
@@ -47,6 +47,10 @@ _KEEPALIVE = {
 
 class RefusedData(ChiffonError):
     """Postgres refused the values themselves; repeating the statement cannot help."""
+
+
+class LostRace(Busy):
+    """Another transaction had the better of this one, which did nothing: repeat it."""
 
 
 class CommitUnknown(LedgerUnavailable):
@@ -176,6 +180,8 @@ def translated() -> Iterator[None]:
         state = error.pgcode or ""
         if state.startswith(_REFUSED_CLASSES):
             raise RefusedData(f"Postgres refused the data: {_first_line(error)}") from error
+        if state.startswith("40"):  # a deadlock, or two that cannot be put in an order
+            raise LostRace(f"Postgres let another transaction go first: {_first_line(error)}") from error
         if state in {"42P01", "42703"}:  # undefined table, undefined column
             raise SchemaBehind(
                 f"the ledger's schema is behind ({_first_line(error)}): run `chiffon db upgrade`"

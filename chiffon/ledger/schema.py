@@ -83,6 +83,7 @@ tasks = Table(
     Column("follows", String(MAX_TASK_ID)),
     # A dead letter is owed until its message is known to be in dlx_queue.
     Column("dead_letter_owed", Boolean, nullable=False, server_default="false"),
+    Column("debt_leased_until", Moment),
     Column("progress", JSONB),
     Column("error", JSONB),
     Column("history_no", Integer, nullable=False, server_default="1"),

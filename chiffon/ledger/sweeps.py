@@ -100,12 +100,18 @@ WITH orphans AS (
 SELECT task_id, finished_at IS NOT NULL FROM moved
 """
 
-# name: debts  -- reads which dead letters are owed longer than their holders need to pay them
+# name: debts  -- leases the dead letters owed for longer than their holders need to pay them
 _DEBTS = """
-SELECT task_id, ring_no, request_id, trace_id, work_type, queue, priority, parameters, arguments, canvas, retries,
-       error ->> 'message'
-  FROM tasks WHERE dead_letter_owed AND finished_at < clock_timestamp() - make_interval(secs => %(older)s)
- ORDER BY finished_at LIMIT %(limit)s
+WITH due AS (
+  SELECT task_id FROM tasks
+   WHERE dead_letter_owed AND finished_at < clock_timestamp() - make_interval(secs => %(older)s)
+     AND (debt_leased_until IS NULL OR debt_leased_until <= clock_timestamp())
+   ORDER BY finished_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+)
+UPDATE tasks t SET debt_leased_until = clock_timestamp() + make_interval(secs => %(lease)s)
+  FROM due d WHERE t.task_id = d.task_id
+RETURNING t.task_id, t.ring_no, t.request_id, t.trace_id, t.work_type, t.queue, t.priority, t.parameters, t.arguments,
+          t.canvas, t.retries, t.error ->> 'message'
 """
 
 
@@ -197,7 +203,7 @@ def take_over(cursor: Cursor, incarnation: int, *, ttl: float, max_deaths: int) 
     return [task_id for task_id, _ in rows]
 
 
-def debts(cursor: Cursor, *, limit: int, older: float) -> Sequence[tuple[Ring, str]]:
-    """Dead letters owed for more than ``older`` seconds, each with its reason."""
-    cursor.execute(_DEBTS, {"limit": limit, "older": older})
+def debts(cursor: Cursor, *, limit: int, older: float, lease: float) -> Sequence[tuple[Ring, str]]:
+    """Dead letters owed for more than ``older`` seconds, each with its reason; the caller's for ``lease`` seconds."""
+    cursor.execute(_DEBTS, {"limit": limit, "older": older, "lease": lease})
     return [(Ring(*row[:-1]), row[-1] or "failed") for row in cursor.fetchall()]

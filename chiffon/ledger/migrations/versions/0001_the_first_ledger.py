@@ -149,6 +149,7 @@ def upgrade() -> None:
         sa.Column("cancel_requested_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("follows", sa.String(length=255), nullable=True),
         sa.Column("dead_letter_owed", sa.Boolean(), server_default="false", nullable=False),
+        sa.Column("debt_leased_until", sa.DateTime(timezone=True), nullable=True),
         sa.Column("progress", postgresql.JSONB(astext_type=sa.Text()), nullable=True),
         sa.Column("error", postgresql.JSONB(astext_type=sa.Text()), nullable=True),
         sa.Column("history_no", sa.Integer(), server_default="1", nullable=False),
