@@ -1,6 +1,6 @@
 # Everything a newcomer needs; `make` alone lists it. Only Python 3.11+, git and a package manager must be there.
 .DEFAULT_GOAL := help
-.PHONY: help up demo test unit integration e2e chaos check lock clean
+.PHONY: help up demo test unit integration e2e chaos mutations check lock clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -32,6 +32,9 @@ e2e: $(STAMP) ## Run the end-to-end scenarios
 chaos: $(STAMP) ## Try to break everything for MINUTES with FAULTS and TASKS, as SEED says; a fresh one by default
 	@$(BIN)/python -m tests.chaos $(and $(SEED),--seed $(SEED)) $(and $(TASKS),--tasks $(TASKS)) \
 	  $(and $(MINUTES),--minutes $(MINUTES)) $(and $(FAULTS),--faults $(FAULTS))
+
+mutations: $(STAMP) ## Take out each mechanism that the guarantees rest on, and see which test notices
+	@$(BIN)/python -m tests.chaos.mutations
 
 check: $(STAMP) ## Lint, formatting, types, and which room may import which
 	@$(BIN)/ruff check --quiet
