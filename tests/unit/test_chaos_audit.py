@@ -296,6 +296,14 @@ def test_a_surprise_is_wrong() -> None:
     assert faults(found) == {"wrong"}
 
 
-def test_an_agent_that_ends_by_itself_is_wrong_unless_its_work_runs_in_it() -> None:
-    assert faults(evidence(incidents=[incident("exit", "ash", 101.0, 101.0)])) == {"wrong"}
-    assert audit(evidence(incidents=[incident("exit", "cedar", 101.0, 101.0)])) == []
+def test_an_agent_that_ends_by_itself_is_wrong() -> None:
+    assert faults(evidence(incidents=[incident("exit", "ash", 101.0, 101.0, "code -9")])) == {"wrong"}
+    assert faults(evidence(incidents=[incident("exit", "cedar", 101.0, 101.0, "code -9")])) == {"wrong"}
+
+
+def test_an_agent_whose_work_runs_in_it_may_die_of_that() -> None:
+    died = incident("exit", "cedar", 102.0, 102.0, "code -9")
+    deadly = replace(DONE, work_type="chaos.die", status="dead_lettered", parameters={"how": "kill", "times": 1000})
+    run = replace(RAN, agent=30, ended=False)
+    found = evidence(tasks={"t1": deadly}, runs={"t1": [run]}, incidents=[died], lives=[Life("cedar", 30, 50.0)])
+    assert not any("by itself" in finding.says for finding in audit(found))

@@ -10,7 +10,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
 
-from tests.chaos.audit.ends import wiped_since
+from tests.chaos.audit.excuses import wiped_since
 from tests.chaos.audit.findings import Finding
 from tests.chaos.evidence import Evidence, Run, Task
 

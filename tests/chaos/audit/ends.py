@@ -5,15 +5,13 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 
+from tests.chaos.audit.excuses import PUBLISHERS, ended_by_its_work, no_broker, wiped_since
 from tests.chaos.audit.findings import Finding
-from tests.chaos.evidence import ENDS, Evidence, Execution, Step, Task
-from tests.chaos.incidents import Incident
+from tests.chaos.evidence import ENDS, Evidence, Step, Task
 
 _RETRIES = 3
 """Of `chaos.flaky`."""
 
-PUBLISHERS = frozenset({"chaos.chain", "chaos.chord"})
-"""Work that publishes in its middle, and so needs the broker as well."""
 
 _LAWFUL = {
     "scheduled": {"pending", "cancelled", "expired"},
@@ -65,13 +63,17 @@ def nothing_is_left(evidence: Evidence) -> Iterator[Finding]:
 
 
 def no_surprises(evidence: Evidence) -> Iterator[Finding]:
-    """The API gave no answer that it must not give, and gave one; no program ended by itself but by its work."""
+    """The API gave no answer that it must not give, and gave one."""
     for surprise in evidence.promises.surprises:
         yield Finding("wrong", "surprise", surprise)
     for order in evidence.promises.given_up:
         yield Finding("wrong", order.request_id, "the API did not answer at all")
+
+
+def nobody_ends_by_himself(evidence: Evidence) -> Iterator[Finding]:
+    """No program ends but by what was done to it, or by the work that runs in its own process."""
     for incident in evidence.incidents:
-        if incident.kind == "exit" and incident.target != "cedar":  # its threads take it along
+        if incident.kind == "exit" and not ended_by_its_work(evidence, incident):
             yield Finding("wrong", incident.target, f"ended by itself: {incident.detail}")
         if incident.kind == "agent_kill" and "left behind" in incident.detail:
             yield Finding("wrong", incident.target, f"was killed, and processes went on: {incident.detail}")
@@ -106,11 +108,6 @@ def steps_are_lawful(evidence: Evidence) -> Iterator[Finding]:
                 yield Finding("wrong", task_id, f"went from {before.status} to {after.status} ({after.detail})")
 
 
-def wiped_since(evidence: Evidence, at: float) -> bool:
-    """Whether the broker lost everything after that moment."""
-    return any(i.kind == "broker_wipe" and (i.ended is None or i.ended >= at) for i in evidence.incidents)
-
-
 def _is_lawful(before: Step, after: Step) -> bool:
     if after.is_replay:
         return before.status in ENDS - {"completed"} and after.status == "pending"
@@ -140,20 +137,3 @@ def _forced(evidence: Evidence, task: Task) -> set[str]:
     if task.work_type in PUBLISHERS and any(no_broker(evidence, e) for e in executions):
         ends |= {"failed", "timed_out"}
     return ends
-
-
-def no_broker(evidence: Evidence, execution: Execution) -> bool:
-    """Whether a run could not publish, for some of its time."""
-    start, end = execution.claimed_at, execution.finished_at or execution.claimed_at
-    agent = evidence.program_of(execution.agent_pid, start)
-    broken = {"cut", "refuse", "silence", "half_open", "delay", "swallow_confirm"}
-    ways = [i for i in evidence.incidents_of(agent, broken, start, end, slack=60) if i.detail != "postgres"]
-    kinds = {i.kind for i in evidence.incidents if i.target == "broker" and i.touches(start, end, slack=10)}
-    return bool(ways) or any(kind.startswith("broker_") for kind in kinds)
-
-
-def severed(evidence: Evidence, program: str, start: float, end: float, *, slack: float = 0.0) -> list[Incident]:
-    """What kept a program from the ledger, or from going on at all, for longer than a moment, between two moments."""
-    found = evidence.incidents_of(program, {"agent_kill", "agent_stop", "exit"}, start, end, slack=slack)
-    ways = evidence.incidents_of(program, {"refuse", "silence", "half_open"}, start, end, slack=slack)
-    return found + [incident for incident in ways if "postgres" in incident.detail]

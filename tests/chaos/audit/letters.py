@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from tests.chaos.audit.ends import wiped_since
+from tests.chaos.audit.excuses import wiped_since
 from tests.chaos.audit.findings import Finding
 from tests.chaos.evidence import Evidence, Task
 

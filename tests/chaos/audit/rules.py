@@ -14,6 +14,7 @@ RULES: tuple[Callable[[Evidence], Iterator[Finding]], ...] = (
     ends.every_row_has_ended,
     ends.nothing_is_left,
     ends.no_surprises,
+    ends.nobody_ends_by_himself,
     ends.ends_fit,
     ends.cancelled_stays_cancelled,
     ends.steps_are_lawful,

@@ -6,7 +6,7 @@ import itertools
 from collections import Counter
 from collections.abc import Iterator
 
-from tests.chaos.audit.ends import PUBLISHERS, no_broker, severed
+from tests.chaos.audit.excuses import PUBLISHERS, no_broker, severed
 from tests.chaos.audit.findings import Finding
 from tests.chaos.evidence import ENDS, Evidence, Execution, Run, Step
 from tests.chaos.stand import IDEMPOTENCY_TTL

@@ -1,0 +1,58 @@
+"""What was done explains what came of it, as far as the guarantees allow."""
+
+from __future__ import annotations
+
+from tests.chaos.evidence import Evidence, Execution
+from tests.chaos.incidents import Incident
+from tests.chaos.plan import THREADED
+
+PUBLISHERS = frozenset({"chaos.chain", "chaos.chord"})
+"""Work that publishes in its middle, and so needs the broker as well."""
+
+_GIVEN_UP = "code 75"
+"""How an agent ends of which a thread cannot be stopped (EX_TEMPFAIL)."""
+
+_GIVES_UP_WITHIN = 45.0
+_SEEN_WITHIN = 20.0
+"""Seconds until its end is seen: nobody looks while a fault has it."""
+
+
+def wiped_since(evidence: Evidence, at: float) -> bool:
+    """Whether the broker lost everything after that moment."""
+    return any(i.kind == "broker_wipe" and (i.ended is None or i.ended >= at) for i in evidence.incidents)
+
+
+def no_broker(evidence: Evidence, execution: Execution) -> bool:
+    """Whether a run could not publish, for some of its time."""
+    start, end = execution.claimed_at, execution.finished_at or execution.claimed_at
+    agent = evidence.program_of(execution.agent_pid, start)
+    broken = {"cut", "refuse", "silence", "half_open", "delay", "swallow_confirm"}
+    ways = [i for i in evidence.incidents_of(agent, broken, start, end, slack=60) if i.detail != "postgres"]
+    kinds = {i.kind for i in evidence.incidents if i.target == "broker" and i.touches(start, end, slack=10)}
+    return bool(ways) or any(kind.startswith("broker_") for kind in kinds)
+
+
+def severed(evidence: Evidence, program: str, start: float, end: float, *, slack: float = 0.0) -> list[Incident]:
+    """What kept a program from the ledger, or from going on at all, for longer than a moment, between two moments."""
+    found = evidence.incidents_of(program, {"agent_kill", "agent_stop", "exit"}, start, end, slack=slack)
+    ways = evidence.incidents_of(program, {"refuse", "silence", "half_open"}, start, end, slack=slack)
+    return found + [incident for incident in ways if "postgres" in incident.detail]
+
+
+def ended_by_its_work(evidence: Evidence, exit_: Incident) -> bool:
+    """Whether an agent's threads took it along: by dying, or because nobody can stop one."""
+    if exit_.target not in THREADED:
+        return False
+    if exit_.detail == _GIVEN_UP:
+        asked = [
+            s for s in evidence.promises.said if s.verb == "cancel" and 0 <= exit_.began - s.at <= _GIVES_UP_WITHIN
+        ]
+        return bool(asked or severed(evidence, exit_.target, exit_.began, exit_.began, slack=_GIVES_UP_WITHIN))
+    deadly = [
+        run
+        for task_id, runs in evidence.runs.items()
+        if task_id in evidence.tasks and evidence.tasks[task_id].work_type == "chaos.die"
+        for run in runs
+        if not run.ended and 0 <= exit_.began - run.last <= _SEEN_WITHIN
+    ]
+    return any(evidence.program_of(run.agent, run.began) == exit_.target for run in deadly)
