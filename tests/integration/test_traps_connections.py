@@ -22,7 +22,7 @@ pytest_plugins = ("tests.e2e.fixtures", "tests.traps.fixtures")
 
 SHORT = "application:set_env(rabbit, consumer_timeout, 2000), application:set_env(rabbit, channel_tick_interval, 500)."
 USUAL = (
-    "application:set_env(rabbit, consumer_timeout, 1800000), application:set_env(rabbit, channel_tick_interval, 60000)."  # noqa: E501
+    "application:set_env(rabbit, consumer_timeout, 1800000), application:set_env(rabbit, channel_tick_interval, 60000)."
 )
 
 
