@@ -29,7 +29,7 @@ def main() -> int:
         return 0
     in_repository()
     folder = Path(tempfile.mkdtemp(prefix="chiffon-chaos-"))
-    machine = Machine(plan, folder, _say)
+    machine = Machine(plan, folder, asked.queue_type, _say)
     report = machine.run()
     report.write(asked.report)
     print(report.show())
@@ -48,6 +48,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=3)
     parser.add_argument("--faults", type=int, default=25)
     parser.add_argument("--kinds", default="", help=f"limit the faults to some of {','.join(k.name for k in KINDS)}")
+    parser.add_argument("--queue-type", choices=("classic", "quorum"), default="classic")
     parser.add_argument("--plan", action="store_true", help="show what the seed says, and do nothing")
     parser.add_argument("--keep", action="store_true", help="keep logs and evidence of a green run too")
     parser.add_argument("--report", type=Path, default=REPORT)

@@ -42,16 +42,16 @@ Say = Callable[[str], None]
 
 
 class Machine:
-    """One run of a plan on a stand. ``say``: where progress goes."""
+    """One run of a plan on a stand. ``queue_type``: as CHIFFON_QUEUE_TYPE. ``say``: where progress goes."""
 
-    def __init__(self, plan: Plan, folder: Path, say: Say) -> None:
+    def __init__(self, plan: Plan, folder: Path, queue_type: str, say: Say) -> None:
         self._plan = plan
         self._say = say
         self._incidents = Incidents()
         self._promises = Promises()
         self._rubbish = Rubbish()
         self._library = library(self._rubbish)
-        self._stand = Stand(folder, self._incidents)
+        self._stand = Stand(folder, self._incidents, queue_type)
         self._pulse = Pulse(self._stand, self._promises)
         self._began = 0.0
         self.evidence: Evidence | None = None

@@ -61,6 +61,15 @@ KINDS = (
     Kind("garbage", (BROKER,)),
     Kind("duplicates", (BROKER,), share=2),
 )
+_LONG = frozenset({"broker_kill", "broker_stop", "postgres_kill", "postgres_stop", "silence"})
+_LONG_SECONDS = (20.0, 60.0)
+_LONG_FROM = 10 * 60.0
+_LONG_CHANCE = 0.2
+"""What may last for long, in a run that is long enough itself; all in seconds."""
+
+_TOGETHER = 0.25
+"""The chance that a fault comes with the one before it: troubles seldom come alone."""
+
 _BY_NAME = {kind.name: kind for kind in KINDS}
 _MET = {"accept": (API,), "claim": AGENTS, "settle": AGENTS, "ring": PROGRAMS, "any": PROGRAMS}
 """Who commits what: an answer to nobody's commit cannot be swallowed."""
@@ -151,17 +160,21 @@ def make_plan(seed: int, *, tasks: int, minutes: float, faults: int, kinds: tupl
 
 def _faults(dice: random.Random, seconds: float, many: int, names: tuple[str, ...]) -> Iterator[Fault]:
     deck: list[str] = []
+    at = 0.0
     for number in range(many):
         if not deck:  # every kind has its turn before one has the next
             deck = [name for name in names for _ in range(_BY_NAME[name].share)]
             dice.shuffle(deck)
         kind = _BY_NAME[deck.pop()]
         detail = dice.choice(kind.details)
+        moment = seconds * (_FIRST + (_LAST - _FIRST) * (number + dice.random()) / many)
+        at = at + dice.random() if number and dice.random() < _TOGETHER else max(at, moment)
+        is_long = kind.name in _LONG and seconds >= _LONG_FROM and dice.random() < _LONG_CHANCE
         yield Fault(
-            at=seconds * (_FIRST + (_LAST - _FIRST) * (number + dice.random()) / many),
+            at=at,
             kind=kind.name,
             target=dice.choice(_MET[detail] if kind.name == "swallow_commit" else kind.targets),
-            seconds=round(dice.uniform(*kind.seconds), 2),
+            seconds=round(dice.uniform(*(_LONG_SECONDS if is_long else kind.seconds)), 2),
             detail=detail,
             pick=dice.random(),
         )

@@ -90,15 +90,17 @@ _COUNTED = ("lost", "doubled", "stuck", "wrong")
 
 
 def takeovers(evidence: Evidence) -> list[float]:
-    """For each run whose agent was killed: seconds from the death to the next claim."""
+    """Where an agent was killed and nothing else was wrong: seconds from its death to the next claim of its work."""
     found = []
     for executions in evidence.executions.values():
         for dead, heir in itertools.pairwise(executions):
             if dead.outcome != "agent_lost" or dead.finished_at is None:
                 continue
             agent = evidence.program_of(dead.agent_pid, dead.claimed_at)
-            kills = evidence.incidents_of(agent, {"agent_kill"}, dead.claimed_at, dead.finished_at)
-            found += [heir.claimed_at - kill.began for kill in kills[-1:] if dead.claimed_at <= kill.began]
+            for kill in evidence.incidents_of(agent, {"agent_kill"}, dead.claimed_at, dead.finished_at):
+                alone = not any(i != kill and i.touches(kill.began - 10, heir.claimed_at) for i in evidence.incidents)
+                if alone and dead.claimed_at <= kill.began:
+                    found.append(heir.claimed_at - kill.began)
     return found
 
 

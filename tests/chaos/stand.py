@@ -59,8 +59,9 @@ _ALARM, _CALM = "0.00001", "0.6"
 class Stand:
     """The whole of it, as a context manager. ``folder`` takes the logs and what else is left."""
 
-    def __init__(self, folder: Path, incidents: Incidents) -> None:
+    def __init__(self, folder: Path, incidents: Incidents, queue_type: str) -> None:
         self.folder = folder
+        self._queue_type = queue_type
         self.incidents = incidents
         self.witness = folder / "witness"
         self.api_key = uuid.uuid4().hex
@@ -196,6 +197,7 @@ class Stand:
             **SETTINGS,
             "CHIFFON_BROKER_URL": self._through(self.relays[name, BROKER], self.rabbitmq.url),
             "CHIFFON_DATABASE_URL": self._through(self.relays[name, POSTGRES], self.database_url),
+            "CHIFFON_QUEUE_TYPE": self._queue_type,
             "CHIFFON_API_KEYS": self.api_key,
             "CHIFFON_WORKERS": "workers,tests.chaos.work",
             "CHAOS_WITNESS": str(self.witness),

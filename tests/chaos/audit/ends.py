@@ -101,8 +101,10 @@ def cancelled_stays_cancelled(evidence: Evidence) -> Iterator[Finding]:
 
 
 def steps_are_lawful(evidence: Evidence) -> Iterator[Finding]:
-    """No end is left but by a replay, and each step is one of the contract's."""
+    """No end is left but by a replay, each step is one of the contract's, and none is missing."""
     for task_id, steps in evidence.history.items():
+        if [step.number for step in steps] != list(range(1, len(steps) + 1)):
+            yield Finding("wrong", task_id, f"its history has the numbers {[step.number for step in steps]}")
         for before, after in itertools.pairwise(steps):
             if not _is_lawful(before, after):
                 yield Finding("wrong", task_id, f"went from {before.status} to {after.status} ({after.detail})")

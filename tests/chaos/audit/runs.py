@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections import Counter
 from collections.abc import Iterator
 
 from tests.chaos.audit.excuses import PUBLISHERS, no_broker, severed
 from tests.chaos.audit.findings import Finding
 from tests.chaos.evidence import ENDS, Evidence, Execution, Run, Step
+from tests.chaos.incidents import Incident
 from tests.chaos.stand import IDEMPOTENCY_TTL
 
 _CLOSE = 0.05
@@ -16,6 +18,9 @@ _CLOSE = 0.05
 
 _AFTERWARDS = 15.0
 """Seconds after a fault's end in which its consequences are its own: a stopped agent goes on, and has to be told."""
+
+_TOLD_WITHIN = 8.0
+"""Seconds within which a run whose task is another's by now is stopped, once its agent can reach the ledger."""
 
 _ENDING = frozenset({"completed", "failed", "cancelled", "timed_out", "dead_lettered"})
 """Outcomes of an execution that end its task."""
@@ -54,7 +59,7 @@ def nothing_runs_after_its_end(evidence: Evidence) -> Iterator[Finding]:
         for run in runs:
             end = _end_at(evidence.history.get(task_id, []), run.began)
             late = end is not None and run.began - end.at > _CLOSE
-            if end is not None and late and not _was_cut_off(evidence, run, run.began):
+            if end is not None and late and not _cuts(evidence, run, run.began):
                 yield Finding(
                     "doubled", task_id, f"execution {run.execution} began {run.began - end.at:.2f} s after its end"
                 )
@@ -65,14 +70,18 @@ def none_is_beside_another(evidence: Evidence) -> Iterator[Finding]:
     for task_id, runs in evidence.runs.items():
         for earlier, later in itertools.pairwise(runs):
             beside = earlier.last - later.began
-            if beside > _CLOSE and not _was_cut_off(evidence, earlier, later.began):
-                who = [evidence.program_of(run.agent, run.began) for run in (earlier, later)]
-                yield Finding(
-                    "doubled",
-                    task_id,
-                    f"execution {later.execution} ({who[1]}) began {beside:.2f} s before {earlier.execution} "
-                    f"({who[0]}) was over",
-                )
+            if beside <= _CLOSE:
+                continue
+            cuts = _cuts(evidence, earlier, later.began) + _cuts(evidence, later, later.began)
+            who = [evidence.program_of(run.agent, run.began) for run in (earlier, later)]
+            both = f"{earlier.execution} ({who[0]}) and {later.execution} ({who[1]})"
+            if not cuts:
+                yield Finding("doubled", task_id, f"executions {both} were under way together for {beside:.2f} s")
+                continue
+            over = max(math.inf if cut.ended is None else cut.ended for cut in cuts)
+            too_long = min(earlier.last, later.last) - max(over, later.began)
+            if too_long > _TOLD_WITHIN:
+                yield Finding("wrong", task_id, f"{both} went on for {too_long:.1f} s after they could be told")
 
 
 def only_one_settles(evidence: Evidence) -> Iterator[Finding]:
@@ -126,12 +135,12 @@ def _unexplained(evidence: Evidence, work_type: str, execution: Execution) -> st
     return ""
 
 
-def _was_cut_off(evidence: Evidence, run: Run, until: float) -> bool:
-    """Whether the agent of a run could not be reached at some time between its claim and that moment."""
+def _cuts(evidence: Evidence, run: Run, until: float) -> list[Incident]:
+    """What cut the agent of a run off from the ledger, between its claim and that moment."""
     execution = evidence.execution(run.task_id, run.execution)
     since = execution.claimed_at if execution else run.began - _AFTERWARDS
     agent = evidence.program_of(run.agent, run.began)
-    return bool(severed(evidence, agent, since, until))
+    return severed(evidence, agent, since, until)
 
 
 def _end_at(steps: list[Step], at: float) -> Step | None:

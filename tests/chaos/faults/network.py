@@ -13,7 +13,7 @@ _DEAF_FOR = {BROKER: 60.0, POSTGRES: 12.0}
 """Seconds until a half-open connection is cut after all. Postgres' clients would know by their keepalives within 11 s,
 which a relay on the same host answers for the dead; a broker's know by its heartbeats."""
 
-_MET_WITHIN = 15.0
+_MET_WITHIN = 60.0
 _SLOW = (0.02, 0.4)
 
 
