@@ -179,7 +179,7 @@ def test_a_run_beside_one_whose_agent_was_cut_off_is_excused(kind: str) -> None:
     "harmless",
     [
         incident("silence", "ash", 101.2, 103.2, "broker"),
-        incident("silence", "birch", 101.2, 103.2, "postgres"),
+        incident("silence", "birch", 101.2, 102.5, "postgres"),
         incident("postgres_restart", "postgres", 101.2, 103.2),
         incident("cut", "ash", 101.2, 101.2, "postgres"),
         incident("agent_stop", "ash", 90.0, 91.0),
