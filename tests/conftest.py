@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import TypeVar
 
@@ -28,6 +29,9 @@ def pytest_configure(config: pytest.Config) -> None:
     for name in list(os.environ):
         if name.startswith("CHIFFON_") and not name.startswith("CHIFFON_TEST_"):
             del os.environ[name]
+    # Who starts the tests in the background has these ignored, and every program that they start would inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     config.stash[SERVICES] = Services()
 
 
