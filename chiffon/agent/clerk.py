@@ -37,7 +37,7 @@ TICK = 0.5
 """Seconds between two looks at what needs no command: heartbeats, cancellations."""
 
 PAID_AFTER = 2.0
-"""Seconds after which a reject is believed to have reached the broker, if the connection still stands."""
+"""Seconds that the broker has to dead-letter what it has heard to be rejected: it may be killed meanwhile."""
 
 
 class Clerk:
@@ -214,11 +214,12 @@ class Clerk:
                 asked = claims.asked_to_stop(cursor, incarnation)
             for key, since in asked.items():
                 self._mailbox.post(partial(self.on_cancel, key, since))
-        if settled := [paid for paid in self._paid if now - paid.at >= PAID_AFTER]:
+        # One whose connection is gone is paid by a sweeper, which waits for a confirm.
+        self._paid = [paid for paid in self._paid if paid.still_connected()]
+        if settled := [paid for paid in self._paid if now - paid.at >= PAID_AFTER and paid.heard()]:
+            with self._life.transaction() as cursor:
+                clear_debts(cursor, [paid.task_id for paid in settled])
             self._paid = [paid for paid in self._paid if paid not in settled]
-            if believed := [paid.task_id for paid in settled if paid.still_connected()]:
-                with self._life.transaction() as cursor:
-                    clear_debts(cursor, believed)
 
     def _give_back_forgotten(self) -> None:
         """Give back what the ledger says that this agent runs, and it does not know of (protocol rule 13)."""

@@ -72,11 +72,15 @@ class Started:
 
 @dataclass(frozen=True)
 class Paid:
-    """The message of a task was rejected, and so dead-lettered, at this monotonic time."""
+    """The message of a task was rejected, and so dead-lettered, at this monotonic time.
+
+    ``heard``: whether the broker is known to have heard it.
+    """
 
     task_id: str
     at: float
     still_connected: Callable[[], bool]
+    heard: Callable[[], bool]
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections import deque
+from functools import partial
 from typing import Any
 
 import structlog
@@ -18,6 +20,7 @@ from chiffon.agent.clerk import Clerk
 from chiffon.agent.commands import Condemned, Draining, Hopeless, Offer, Refused
 from chiffon.agent.delivery import Delivery
 from chiffon.agent.drain import Drain
+from chiffon.agent.hearing import Hearing
 from chiffon.agent.life import Identity, Life
 from chiffon.agent.mailbox import Mailbox
 from chiffon.agent.reading import Direct, Doorbell, Reader, Unrunnable
@@ -57,6 +60,7 @@ class LedgerConsumer(Consumer):
         self._room = max(self.initial_prefetch_count, 1)
         self._reader = Reader(registry, self.app.tasks, settings.max_message)
         self._mailbox = Mailbox()
+        self._hearing = Hearing()
         self._traffic = Traffic(identity.queues, self._room, settings.lost_after)
         self._ringer = Ringer(settings, ledger, registry.queues, name=f"ringer {self.hostname}")
         self._sweeper = Sweeper(settings, self._ringer, name=self.hostname, suspicions=self._traffic.suspicions)
@@ -72,7 +76,7 @@ class LedgerConsumer(Consumer):
         self._runs.on_room = self._offer_waiting
         self._clerk.on_cancel = self._runs.cancel
         self._clerk.on_lost = self._runs.lose
-        self._clerk.on_tick = self._runs.look
+        self._clerk.on_tick = self._on_tick
         self._runs.on_abandon = self._abandon
         self._drain = Drain(self._runs, settings.drain_seconds)
         self._watch = HubWatch(self._mailbox.post)
@@ -179,6 +183,13 @@ class LedgerConsumer(Consumer):
         log.error("agent_abandoned", written=written)
         os._exit(os.EX_TEMPFAIL)
 
+    def _on_tick(self) -> None:
+        """See to what needs a look every moment or so."""
+        self._runs.look()
+        if self.task_consumer is not None:
+            with contextlib.suppress(*self.connection_errors):  # whoever reads next finds it broken
+                self._hearing.ask(self.task_consumer.channel)
+
     # Deliveries
 
     def create_task_handler(self, *_: Any, **__: Any) -> Any:
@@ -191,7 +202,11 @@ class LedgerConsumer(Consumer):
 
     def _delivery(self, message: Any) -> Delivery:
         generation = self._connections
-        return Delivery(message, self._traffic, lambda: self._connections == generation, self.connection_errors)
+        still_connected = partial(self._is_connection, generation)
+        return Delivery(message, self._traffic, self._hearing, still_connected, self.connection_errors)
+
+    def _is_connection(self, generation: int) -> bool:
+        return self._connections == generation
 
     def _on_delivery(self, message: Any) -> None:
         delivery = self._delivery(message)

@@ -7,6 +7,7 @@ from typing import Any
 
 import structlog
 
+from chiffon.agent.hearing import Hearing
 from chiffon.agent.traffic import Traffic
 
 log = structlog.get_logger(__name__)
@@ -16,11 +17,19 @@ class Delivery:
     """One delivery. Used by the event loop only.
 
     ``connected``: whether the connection that brought it still stands; after that its word counts for nothing, and the
-    broker delivers the message again.
+    broker delivers the message again. ``hearing``: whether the broker has heard what it was told of it.
     """
 
-    def __init__(self, message: Any, traffic: Traffic, connected: Callable[[], bool], errors: tuple[Any, ...]) -> None:
+    def __init__(
+        self,
+        message: Any,
+        traffic: Traffic,
+        hearing: Hearing,
+        connected: Callable[[], bool],
+        errors: tuple[Any, ...],
+    ) -> None:
         self.message = message
+        self.hearing = hearing
         self.connected = connected
         self._traffic = traffic
         self._errors = errors
@@ -36,6 +45,7 @@ class Delivery:
         """It goes to `dlx_queue`."""
         if self._leave():
             self.message.reject_log_error(log, self._errors, requeue=False)
+            self.hearing.want()
 
     def _leave(self) -> bool:
         if self._answered or not self.connected():

@@ -282,7 +282,8 @@ class ClaimedRequest(Request):
             log.warning("fenced_off", task_id=self.id, execution=self.claim.execution)
         if isinstance(answer, Recorded) and answer.owes_dead_letter:
             self._delivery.dead_letter()
-            self._clerk.tell(Paid(self.id, monotonic(), self._delivery.connected))
+            at, hearing = monotonic(), self._delivery.hearing
+            self._clerk.tell(Paid(self.id, at, self._delivery.connected, lambda: hearing.since(at)))
         else:
             self._delivery.acknowledge()
         status = answer.status if isinstance(answer, Recorded) else "fenced"

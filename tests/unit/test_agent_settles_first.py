@@ -10,6 +10,7 @@ from kombu.message import Message
 from chiffon.agent.app import create_app
 from chiffon.agent.commands import Finished, Paid
 from chiffon.agent.delivery import Delivery
+from chiffon.agent.hearing import Hearing
 from chiffon.agent.reading import Reader
 from chiffon.agent.request import ClaimedRequest
 from chiffon.agent.run import Report
@@ -68,7 +69,7 @@ class Run:
         message = Message(b"", channel=self.channel, delivery_tag=1)
         self.request = ClaimedRequest(
             CLAIM,
-            Delivery(message, Traffic(("work_queue",), 1, 10.0), lambda: True, ()),
+            Delivery(message, Traffic(("work_queue",), 1, 10.0), Hearing(), lambda: True, ()),
             clerk=self.books,  # type: ignore[arg-type]
             reader=Reader(registry, app.tasks, 1_000),
             task=app.tasks["echo"],
