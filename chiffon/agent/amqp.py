@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from celery.app.amqp import AMQP
 from kombu.utils.functional import maybe_list
-from kombu.utils.json import dumps, loads
+from kombu.utils.json import dumps
 
 from chiffon.agent.run import Draft, Run, current
 from chiffon.bus.inflate import message_factory
@@ -60,9 +61,10 @@ def _keep(run: Run, message: Any, options: dict[str, Any]) -> None:
 
 
 def _draft(message: Any, options: dict[str, Any]) -> Draft:
-    arguments, parameters, embed = loads(dumps(message.body))
+    # As JSON has it: kombu's marks of dates and the like stay, and are read where the work is run.
+    arguments, parameters, embed = json.loads(dumps(message.body))
     return Draft(
-        headers=loads(dumps(message.headers | (options.get("headers") or {}))),
+        headers=json.loads(dumps(message.headers | (options.get("headers") or {}))),
         arguments=maybe_list(arguments) or [],
         parameters=parameters or {},
         embed={name: value for name, value in (embed or {}).items() if value},

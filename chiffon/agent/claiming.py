@@ -15,7 +15,7 @@ from chiffon.domain.errors import LedgerUnavailable
 from chiffon.domain.tasks import Claim, Fate, NotDue
 from chiffon.ledger import claims
 from chiffon.ledger.condemn import may_wait
-from chiffon.ledger.connect import Cursor
+from chiffon.ledger.connect import Cursor, LostRace
 
 Answer = tuple[Offer, Fate | Hopeless | Refused]
 """An offer, and what its claim found."""
@@ -33,11 +33,11 @@ class Claimer:
     def claim(self, batch: Sequence[Offer]) -> list[Answer]:
         """Claim; a delivery whose data the ledger refuses is refused. No two of one task or request_id (`twins`).
 
+        What somebody else holds at the moment has no answer: offer it again, later.
+
         Raises LedgerUnavailable: some may have been claimed; repeating with the same tokens finds them.
         """
-        return halved(
-            batch, self._together, lambda offer, error: [(offer, Refused(f"the ledger cannot keep it: {error}"))]
-        )
+        return halved(batch, self._together, _alone)
 
     def _together(self, batch: Sequence[Offer]) -> list[Answer]:
         incarnation = self._life.incarnation
@@ -61,6 +61,10 @@ class Claimer:
             return fate
         within = self._settings.unknown_after
         return fate if may_wait(cursor, fate.task_id, fate.work_type, within=within) else Hopeless(fate)
+
+
+def _alone(offer: Offer, error: Exception) -> list[Answer]:
+    return [] if isinstance(error, LostRace) else [(offer, Refused(f"the ledger cannot keep it: {error}"))]
 
 
 def twins(offers: Sequence[Offer]) -> list[Offer]:

@@ -6,7 +6,6 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from functools import partial
 
 import structlog
@@ -25,7 +24,7 @@ from chiffon.domain.errors import LedgerUnavailable, SchemaBehind
 from chiffon.domain.tasks import Claim
 from chiffon.domain.verdicts import GivenBack, WorkError
 from chiffon.ledger import agents, claims
-from chiffon.ledger.connect import LostRace, RefusedData
+from chiffon.ledger.connect import LostRace
 from chiffon.ledger.settle import Settlement, clear_debts, settle
 
 log = structlog.get_logger(__name__)
@@ -35,6 +34,9 @@ GATHER = 200
 
 TICK = 0.5
 """Seconds between two looks at what needs no command: heartbeats, cancellations."""
+
+DEFER = 5.0
+"""Seconds until an offer is tried again whose row somebody else was holding."""
 
 PAID_AFTER = 2.0
 """Seconds that the broker has to dead-letter what it has heard to be rejected: it may be killed meanwhile."""
@@ -58,6 +60,7 @@ class Clerk:
         self._mark_after = mark_after
         self._commands: queue.SimpleQueue[Command | None] = queue.SimpleQueue()
         self._offers: list[Offer] = []
+        self._deferred: list[tuple[float, Offer]] = []
         self._finished: list[Finished] = []
         self._started: list[Started] = []
         self._paid: list[Paid] = []
@@ -177,6 +180,9 @@ class Clerk:
         batch = self._offers[:GATHER]
         later = twins(batch)
         answers = self._claimer.claim([offer for offer in batch if offer not in later])
+        answered = {id(offer) for offer, _ in answers}
+        held_up = [offer for offer in batch if offer not in later and id(offer) not in answered]
+        self._deferred += [(time.monotonic() + DEFER, offer) for offer in held_up]
         self._offers = later + self._offers[len(batch) :]
         for offer, fate in answers:
             claim = fate.claim if isinstance(fate, Hopeless) else fate
@@ -187,8 +193,13 @@ class Clerk:
     def _condemn(self) -> None:
         while self._condemned:
             task, reason = self._condemned[0].task, self._condemned[0].reason
-            with suppress(RefusedData), self._life.transaction() as cursor:
-                continuations.bear_condemned(cursor, task, reason[:1000], self._settings)
+            try:
+                with self._life.transaction() as cursor:
+                    continuations.bear_condemned(cursor, task, reason[:1000], self._settings)
+            except (LedgerUnavailable, SchemaBehind, LostRace):
+                raise
+            except Exception:  # its message is dead-lettered all the same
+                log.exception("condemned_not_written", task_id=task.task_id)
             del self._condemned[0]
 
     def _mark(self) -> None:
@@ -205,6 +216,8 @@ class Clerk:
         now = time.monotonic()
         incarnation = self._life.incarnation
         self._mailbox.post(self.on_tick)
+        self._offers += [offer for at, offer in self._deferred if at <= now]
+        self._deferred = [(at, offer) for at, offer in self._deferred if at > now]
         if now - self._beat_at >= self._settings.heartbeat_seconds:
             self._life.beat(self._life.identity.queues, self._life.identity.slots)
             self._beat_at = now

@@ -21,6 +21,7 @@ from chiffon.agent.commands import Condemned, Draining, Hopeless, Offer, Refused
 from chiffon.agent.delivery import Delivery
 from chiffon.agent.drain import Drain
 from chiffon.agent.hearing import Hearing
+from chiffon.agent.killing import finish_writes
 from chiffon.agent.life import Identity, Life
 from chiffon.agent.mailbox import Mailbox
 from chiffon.agent.reading import Direct, Doorbell, Reader, Unrunnable
@@ -61,7 +62,7 @@ class LedgerConsumer(Consumer):
         self._reader = Reader(registry, self.app.tasks, settings.max_message)
         self._mailbox = Mailbox()
         self._hearing = Hearing()
-        self._traffic = Traffic(identity.queues, self._room, settings.lost_after)
+        self._traffic = Traffic(self._consumed, self._room, settings.lost_after)
         self._ringer = Ringer(settings, ledger, registry.queues, name=f"ringer {self.hostname}")
         self._sweeper = Sweeper(settings, self._ringer, name=self.hostname, suspicions=self._traffic.suspicions)
         self._clerk = Clerk(
@@ -93,6 +94,12 @@ class LedgerConsumer(Consumer):
             version=__version__,
         )
 
+    def _consumed(self) -> tuple[str, ...]:
+        """The queues that this agent consumes right now: remote control may have cancelled some."""
+        consumer = self.task_consumer
+        queues = self.app.amqp.queues.consume_from
+        return tuple(name for name in queues if consumer is not None and consumer.consuming_from(name))
+
     # Living
 
     def start(self) -> None:
@@ -117,32 +124,47 @@ class LedgerConsumer(Consumer):
             log.warning("agent_waits_for_broker", reason=f"{conn.as_uri()}: {error}")
 
         brokers = 1 + len(conn.alt or ())
+        serving = False
         while True:
             try:
                 # As library errors they would be none of `connection_errors`, and end the agent.
                 connected = conn.ensure_connection(not_yet, brokers, 0, 0, 0, reraise_as_library_errors=False)
             except conn.connection_errors:
-                self._serve(RECONNECT_EVERY)
+                self._serve(RECONNECT_EVERY, register=not serving)
+                serving = True
             else:
                 self.first_connection_attempt = False
                 return connected
 
     def connection_for_write(self, url: str | None = None, heartbeat: Any = None) -> Any:
-        """The connection that events go out on: unconfirmed, for the event loop would wait for every one of them."""
-        options = {**self.app.conf.broker_transport_options, "confirm_publish": False}
+        """The connection that events go out on."""
         return self.ensure_connected(
-            self.app.connection_for_write(url=url, heartbeat=heartbeat, transport_options=options)
+            self.app.connection_for_write(url=url, heartbeat=heartbeat, transport_options=self._unconfirmed())
         )
 
-    def _serve(self, seconds: float) -> None:
-        """Run the event loop for what is not the broker's: the pool, the timers, the mailbox."""
+    def connection_for_read(self, heartbeat: Any = None) -> Any:
+        """The connection that messages come in on, and answers to remote control go out."""
+        return self.ensure_connected(
+            self.app.connection_for_read(heartbeat=heartbeat, transport_options=self._unconfirmed())
+        )
+
+    def _unconfirmed(self) -> dict[str, Any]:
+        """Without confirms: the event loop would wait for every one of them, under an alarm without end."""
+        return {**self.app.conf.broker_transport_options, "confirm_publish": False}
+
+    def _serve(self, seconds: float, *, register: bool) -> None:
+        """Run the event loop for what is not the broker's: the pool, the timers, the mailbox.
+
+        ``register``: once an outage; each time the pool brings timers along.
+        """
         maybe_shutdown()
         if self.hub is None:
             time.sleep(seconds)
             return
         until = time.monotonic() + seconds
-        self.pool.register_with_event_loop(self.hub)
-        self._mailbox.register(self.hub)
+        if register:
+            self.pool.register_with_event_loop(self.hub)
+            self._mailbox.register(self.hub)
         loop = self.hub.create_loop()
         while (left := until - time.monotonic()) > 0:
             self.hub.call_later(left, maybe_shutdown)  # the loop sleeps until its next timer
@@ -153,9 +175,12 @@ class LedgerConsumer(Consumer):
 
         (Stock Celery forgets what its pool has not begun, though a process may have it already, and would run it.)
         """
+        if self._drain.begun:
+            return  # the blueprint says so too when it stops; then the connection stands, for the last acknowledgements
         self._connections += 1
         self._waiting.clear()
         self._traffic.disconnected()
+        finish_writes(self.pool)
 
     def stop(self) -> None:
         """Take nothing new; finish what runs, up to a limit."""
@@ -240,7 +265,11 @@ class LedgerConsumer(Consumer):
                 self._runs.decline(delivery, fate, "the agent is ending")
             case Claim(queue=queue, priority=priority, queued_at=queued_at):
                 self._traffic.claimed(queue, priority, queued_at)
-                self._runs.run(delivery, fate)
+                try:
+                    self._runs.run(delivery, fate)
+                except Exception as error:  # it must not keep its place for ever
+                    log.exception("claim_not_run", task_id=fate.task_id)
+                    self._runs.spoil(delivery, fate, error)
             case Hopeless(claim):
                 why = f"no agent has known {claim.work_type} for {self.app.settings.unknown_after:g} s"
                 self._runs.condemn(delivery, claim, why)

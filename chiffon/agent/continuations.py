@@ -12,7 +12,6 @@ from chiffon.agent.run import ChordPart, Report
 from chiffon.config import Settings
 from chiffon.dispatch.submit import first_ring
 from chiffon.domain import ids
-from chiffon.domain.errors import InvalidInput, MalformedMessage
 from chiffon.domain.idempotency import fingerprint
 from chiffon.domain.tasks import Accepted, Duplicate, IdTaken, KeyReused, NewTask, Ring
 from chiffon.domain.verdicts import WorkError
@@ -91,8 +90,8 @@ def write(cursor: Cursor, endings: Sequence[Ending], *, reader: Reader, lease: f
         for draft in ending.report.drafts:
             try:
                 task = reader.from_draft(draft, trace_id=ending.trace_id, parent=ending.task_id)
-            except (InvalidInput, MalformedMessage) as error:
-                log.error("continuation_refused", parent=ending.task_id, reason=str(error))
+            except Exception:  # it costs itself only
+                log.exception("continuation_refused", parent=ending.task_id)
             else:
                 following.setdefault(task.task_id, task)
     for task in _released(cursor, endings):

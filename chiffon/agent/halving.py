@@ -24,7 +24,8 @@ def halved(
     Args:
         batch: what belongs together; may be empty.
         together: one transaction over many. LedgerUnavailable and SchemaBehind go through: they are nobody's fault.
-        alone: what to say of the one that spoils even a transaction of its own; else it would come again for ever.
+        alone: what to say of the one that spoils even a transaction of its own; else it would come again for ever. Of
+            one that lost a race (LostRace) nothing is said: it is to come again.
     """
     if not batch:
         return []
@@ -38,4 +39,4 @@ def halved(
         if len(batch) > 1:
             half = len(batch) // 2
             return halved(batch[:half], together, alone) + halved(batch[half:], together, alone)
-        return halved(batch, together, alone) if isinstance(error, LostRace) else alone(batch[0], error)
+        return alone(batch[0], error)

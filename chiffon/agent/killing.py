@@ -1,9 +1,11 @@
-"""Killing a process of the pool, and knowing that it is gone."""
+"""Hands on the pool's processes, where Celery has none: killing one, and ending what is being said to one."""
 
 from __future__ import annotations
 
 import os
 import signal
+import time
+from typing import Any
 
 
 def kill(pid: int) -> None:
@@ -13,3 +15,23 @@ def kill(pid: int) -> None:
         os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
     except (ProcessLookupError, ChildProcessError):
         return  # it is gone already
+
+
+_WRITING_TAKES = 5.0
+"""Seconds, at most, until a process has read what was being written to it."""
+
+
+def finish_writes(pool: Any) -> None:
+    """Finish what was being written to the processes of a prefork pool when its event loop was reset.
+
+    The loop forgets its writers; a process would wait for ever for the rest of a payload that it has half of.
+    """
+    writers = getattr(getattr(pool, "_pool", None), "_active_writers", None)
+    until = time.monotonic() + _WRITING_TAKES
+    while writers and time.monotonic() < until:
+        for writer in list(writers):
+            try:
+                next(writer)
+            except (StopIteration, OSError, EOFError):
+                writers.discard(writer)
+        time.sleep(0.001)

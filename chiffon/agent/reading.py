@@ -181,6 +181,10 @@ class Reader:
                 raise Unrunnable(str(error), replace(task, fingerprint=fingerprint(task.work_type, None))) from None
             return replace(task, parameters=parameters, arguments=[], fingerprint=same, queue=work_type.queue)
         if envelope is None and task.work_type in self.celery_tasks:
+            try:
+                revived([task.arguments, task.parameters])
+            except Exception as error:  # noqa: BLE001 -- whatever kombu's decoders raise on a mark that is none
+                raise Unrunnable(f"the arguments cannot be decoded: {error!r}"[:1000], task) from None
             return task
         try:
             self.work_types.get(task.work_type)
@@ -202,6 +206,9 @@ def _canvas(headers: dict[str, Any], embed: Any) -> dict[str, Any]:
         members = value if isinstance(value, list) else [value]
         if not isinstance(value, _EMBEDDED[name]) or not all(isinstance(member, dict) for member in members):
             raise MalformedMessage(f"{name} are no signatures")
+        for member in members:
+            if not isinstance(member.get("task"), str) or not isinstance(member.get("options", {}), dict):
+                raise MalformedMessage(f"{name} holds a signature without a task, or with options that are no object")
     carried = {name: value for name in _CARRIED if (value := headers.get(name)) not in (None, "", {}, [])}
     _check_carried(carried)
     canvas = {

@@ -6,13 +6,13 @@ import os
 import signal
 import weakref
 from collections.abc import Callable
-from time import monotonic, time
+from time import monotonic
 from typing import Any
 
 import structlog
 from billiard.einfo import ExceptionWithTraceback
 from celery.app.task import Context
-from celery.exceptions import TimeLimitExceeded, WorkerLostError
+from celery.exceptions import TaskRevokedError, TimeLimitExceeded, WorkerLostError
 from celery.worker import state
 from celery.worker.request import Request
 
@@ -73,6 +73,7 @@ class ClaimedRequest(Request):
         self._already_revoked = False
         self._shown_result: str | None = None
         self._runtime: float | None = None
+        self._accepted_at: float | None = None
         self.on_settled: Callable[[], Any] = lambda: None
         embed = claim.canvas.get("embed") or {}
         body = (claim.arguments, claim.parameters, embed)
@@ -88,7 +89,10 @@ class ClaimedRequest(Request):
         )
 
     def execute_using_pool(self, pool: Any, **_: Any) -> Any:
-        """Hand the work to the pool."""
+        """Hand the work to the pool, unless it was ended or given back while it waited for its turn."""
+        if self._finished:
+            raise TaskRevokedError(self.id)
+        soft = self.claim.soft_timeout or self.task.soft_time_limit
         result = pool.apply_async(
             do_work,
             args=(self._type, self.id, self._request_dict, self._body, self._facts()),
@@ -96,7 +100,7 @@ class ClaimedRequest(Request):
             timeout_callback=self.on_timeout,
             callback=self.on_success,
             error_callback=self.on_failure,
-            soft_timeout=self.claim.soft_timeout or self.task.soft_time_limit,
+            soft_timeout=soft if soft and soft < self._timeout else None,  # billiard starts the hard one after it
             timeout=self._timeout,
             correlation_id=self.id,
         )
@@ -120,6 +124,10 @@ class ClaimedRequest(Request):
     def on_accepted(self, pid: int, time_accepted: float) -> None:
         """A process has taken the work."""
         super().on_accepted(pid, time_accepted)
+        self._accepted_at = time_accepted
+        if self._finished and not self.in_thread:  # it was given back a moment ago
+            kill(pid)
+            return
         self._clerk.tell(Started(self.id, self.claim.execution, monotonic()))
 
     def on_success(self, report: Report, **_: Any) -> None:
@@ -155,11 +163,15 @@ class ClaimedRequest(Request):
             return
         log.warning("time_limit", task_id=self.id, trace_id=self.claim.trace_id, seconds=self._timeout)
         run = Run(task_id=self.id, **self._facts(), ending=True)
-        with running(run):
-            self.task.backend.mark_as_failure(
-                self.id, exc, request=Context(self._request_dict, **(self._body[2] or {}))
-            )
-        self._finish(TimedOut(work_error(exc)), run.report)
+        report: Report | None = run.report
+        try:
+            with running(run):
+                context = Context(self._request_dict, **(self._body[2] or {}))
+                self.task.backend.mark_as_failure(self.id, exc, request=context)
+        except Exception:  # what follows from the end is left to a task of its own
+            log.exception("aftermath_not_caught", task_id=self.id)
+            report = None
+        self._finish(TimedOut(work_error(exc)), report)
 
     # What others want of it
 
@@ -179,7 +191,7 @@ class ClaimedRequest(Request):
 
     def over_limit(self) -> bool:
         """Whether it has run for longer than it may."""
-        return (seconds_since(self.time_start) or 0.0) > self._timeout
+        return (seconds_since(self._accepted_at) or 0.0) > self._timeout
 
     def time_out(self) -> None:
         """End as timed out, whatever the work does."""
@@ -236,9 +248,13 @@ class ClaimedRequest(Request):
     def _finish(self, verdict: Verdict, report: Report | None = None) -> None:
         if self._finished or self._surrendered:
             return
-        self._finished = True
         verdict = self._reconsidered(verdict)
-        ran_for = seconds_since(self.time_start) if self._runtime is None else self._runtime
+        try:
+            anew = self._anew(report)
+        except Exception as error:  # noqa: BLE001 -- a retry or a replacement that nobody could run
+            verdict, report, anew = Failed(work_error(error)), None, None
+        self._finished = True
+        ran_for = seconds_since(self._accepted_at) if self._runtime is None else self._runtime
         settlement = Settlement(
             task_id=self.id,
             execution=self.claim.execution,
@@ -246,7 +262,7 @@ class ClaimedRequest(Request):
             ran_for=ran_for,
             children=report.children if report else None,
             meta=report.meta if report else None,
-            anew=self._anew(report),
+            anew=anew,
             caught=report is not None and isinstance(verdict, Completed | Failed | TimedOut | DeadLettered),
             dead_letter=self._dead_letter,
         )
@@ -302,9 +318,9 @@ def task_ready(request: ClaimedRequest, *, successful: bool) -> None:
     state.task_ready(request, successful=successful)
 
 
-def seconds_since(time_start: float | None) -> float | None:
-    """Seconds since Celery's ``time_start``, which is wall time; None if it has not begun."""
-    return None if time_start is None else max(0.0, time() - time_start)
+def seconds_since(accepted_at: float | None) -> float | None:
+    """Seconds since a moment of the monotonic clock; None if there was none."""
+    return None if accepted_at is None else max(0.0, monotonic() - accepted_at)
 
 
 def _reference(result: Any) -> Any:

@@ -8,17 +8,22 @@ from dataclasses import replace
 from typing import Any
 
 import structlog
+from celery.concurrency.prefork import TaskPool as Prefork
 from celery.worker.state import task_reserved
 
 from chiffon.agent import events
 from chiffon.agent.clerk import Clerk
+from chiffon.agent.commands import Finished
 from chiffon.agent.delivery import Delivery
 from chiffon.agent.killing import kill
 from chiffon.agent.reading import Reader, revived
 from chiffon.agent.request import ClaimedRequest, backoff
+from chiffon.agent.run import Report
 from chiffon.config import Settings
 from chiffon.domain.tasks import Claim
+from chiffon.domain.verdicts import DeadLettered, WorkError
 from chiffon.domain.work import registry
+from chiffon.ledger.settle import Fenced, Recorded, Settlement
 from chiffon.logs import redacted_repr
 
 log = structlog.get_logger(__name__)
@@ -64,6 +69,20 @@ class Runs:
         else:
             consumer.on_task_request(request)
 
+    def spoil(self, delivery: Delivery, claim: Claim, error: Exception) -> None:
+        """End a claimed task that could not even be handed to the pool."""
+        key = (claim.task_id, claim.execution)
+        self._held.pop(key, None)
+        verdict = DeadLettered(WorkError("Unrunnable", f"the agent could not run it: {error!r}"[:1000], "chiffon"))
+
+        def settled(answer: Recorded | Fenced) -> None:
+            owed = isinstance(answer, Recorded) and answer.owes_dead_letter
+            delivery.dead_letter() if owed else delivery.acknowledge()
+            self.on_room()
+
+        settlement = Settlement(claim.task_id, claim.execution, verdict)
+        self._clerk.tell(Finished(settlement, Report(verdict), claim.trace_id, settled))
+
     def condemn(self, delivery: Delivery, claim: Claim, why: str) -> None:
         """End a claimed task that nobody can run."""
         self._request(delivery, claim).condemn(why)
@@ -99,14 +118,18 @@ class Runs:
         requests = list(self._held.values())
         for request in requests:
             request.surrender()
-        for request in requests:
-            if request.worker_pid and not request.in_thread:
-                kill(request.worker_pid)
+        for pid in self._processes():
+            kill(pid)
         threads = any(request.in_thread for request in requests)
         for request in requests:
             request.give_back(why, after=_ABANDONED_AFTER if threads else 0.0)
         if threads:
             self.on_abandon()
+
+    def _processes(self) -> list[int]:
+        """Every process of the pool: one may have begun what the event loop does not know to have begun."""
+        pool = self._consumer.pool
+        return [process.pid for process in pool._pool._pool] if isinstance(pool, Prefork) else []
 
     def look(self) -> None:
         """What is to be seen to every moment or so."""

@@ -16,6 +16,7 @@ from chiffon.agent.run import Report
 from chiffon.config import Settings
 from chiffon.dispatch.ring import Ringer
 from chiffon.domain.errors import LedgerUnavailable, SchemaBehind
+from chiffon.domain.states import ENDS
 from chiffon.domain.verdicts import Failed, WorkError
 from chiffon.ledger.connect import LostRace
 from chiffon.ledger.settle import Fenced, Recorded, settle
@@ -53,13 +54,18 @@ class Settler:
             endings = [
                 continuations.Ending(finished.report, finished.settlement.task_id, finished.trace_id)
                 for finished in batch
-                if isinstance(answer := found[finished.key], Recorded) and answer.fresh
+                if finished.settlement.caught
+                and isinstance(answer := found[finished.key], Recorded)
+                and answer.fresh
+                and answer.status in ENDS
             ]
             rings = continuations.write(cursor, endings, reader=self._reader, lease=self._settings.ring_lease)
         self._ringer.ring(rings)
         return [(finished, found[finished.key]) for finished in batch]
 
     def _refused(self, finished: Finished, error: Exception) -> list[Answer]:
+        if isinstance(error, LostRace):
+            return []
         verdict = Failed(WorkError("RefusedData", f"the ledger cannot keep the result: {error}"[:1000], "chiffon"))
         settlement = replace(finished.settlement, verdict=verdict, children=None, meta=None, anew=None, caught=False)
         failed = replace(finished, settlement=settlement, report=Report(verdict=verdict))

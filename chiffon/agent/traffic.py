@@ -19,10 +19,14 @@ _MARGIN = 2.0
 
 
 class Traffic:
-    """Deliveries in, claims and room. Thread-safe."""
+    """Deliveries in, claims and room. Thread-safe. ``queues``: says which are consumed right now."""
 
     def __init__(
-        self, queues: tuple[str, ...], room: int, lost_after: float, clock: Callable[[], float] = time.monotonic
+        self,
+        queues: Callable[[], tuple[str, ...]],
+        room: int,
+        lost_after: float,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._queues = queues
         self._room = room
@@ -81,7 +85,7 @@ class Traffic:
             ]
             if self._roomy_since is not None and self._clock() - self._roomy_since >= self._lost_after:
                 found += [
-                    Suspicion(queue, None, rung_before=None, older_than=self._lost_after) for queue in self._queues
+                    Suspicion(queue, None, rung_before=None, older_than=self._lost_after) for queue in self._queues()
                 ]
             self._passed.clear()
             return found

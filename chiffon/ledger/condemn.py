@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from chiffon.domain.verdicts import WorkError
 from chiffon.ledger.connect import Cursor
-from chiffon.ledger.effects import TAIL, wake
+from chiffon.ledger.effects import TAIL, hold, wake
 from chiffon.ledger.settle import celery_error_sql, celery_state_sql, error_json
 
 # name: condemn  -- pending | queued | retrying -> dead_lettered
@@ -40,6 +40,7 @@ def condemn(cursor: Cursor, task_id: str, error: WorkError, *, owed: bool, ttl: 
 
     False: it is not waiting to be run.
     """
+    hold(cursor, [task_id])
     cursor.execute(_CONDEMN, {"task_id": task_id, "error": error_json(error), "owed": owed, "ttl": ttl})
     if cursor.fetchone() is None:
         return False

@@ -5,7 +5,7 @@ from __future__ import annotations
 from chiffon.domain.states import REPLAYABLE, WAITING
 from chiffon.domain.tasks import Ring
 from chiffon.ledger.connect import DURABLY, Cursor
-from chiffon.ledger.effects import TAIL, wake
+from chiffon.ledger.effects import TAIL, hold, wake
 from chiffon.ledger.rings import RING_COLUMNS
 from chiffon.ledger.settle import celery_error_sql, celery_state_sql
 
@@ -62,8 +62,8 @@ WITH again AS (
      SET status = 'pending', ring_no = t.ring_no + 1,
          next_ring_at = clock_timestamp() + make_interval(secs => %(lease)s), history_no = t.history_no + 1,
          retries = 0, crashes = 0, agent_deaths = 0, give_backs = 0, cancel_requested_at = NULL, error = NULL,
-         expires_at = NULL, follows = NULL, dead_letter_owed = false, progress = NULL, run_at = NULL,
-         queued_at = NULL, started_at = NULL, finished_at = NULL, agent_id = NULL
+         expires_at = NULL, follows = NULL, dead_letter_owed = false, debt_leased_until = NULL, progress = NULL,
+         run_at = NULL, queued_at = NULL, started_at = NULL, finished_at = NULL, agent_id = NULL
    WHERE t.task_id = %(task_id)s AND t.status IN ({_REPLAYABLE})
   RETURNING {RING_COLUMNS}, t.history_no
 ), forgotten AS (
@@ -78,6 +78,7 @@ SELECT {RING_COLUMNS.replace("t.", "")} FROM again
 
 def cancel_waiting(cursor: Cursor, task_id: str, *, ttl: float) -> bool:
     """End a task that waits. False: it does not wait."""
+    hold(cursor, [task_id])
     cursor.execute(_CANCEL_WAITING, {"task_id": task_id, "ttl": ttl})
     if cursor.fetchone() is None:
         return False

@@ -84,3 +84,14 @@ def wake(cursor: Cursor, task_ids: list[str]) -> None:
     """Notify whoever waits for one of these tasks, when the transaction commits."""
     if task_ids:
         cursor.execute(_WAKE, {"task_ids": task_ids})
+
+
+# name: hold  -- locks tasks that are about to end, or to be followed, in a statement of its own
+# A statement sees what was committed before it began. One that locks and ends at once would miss the follower that was
+# written down while it waited for the lock.
+_HOLD = "SELECT FROM tasks WHERE task_id = ANY(%(task_ids)s) ORDER BY task_id FOR UPDATE"
+
+
+def hold(cursor: Cursor, task_ids: list[str]) -> None:
+    """Lock the tasks until the transaction ends; whatever is read after this is as new as the lock."""
+    cursor.execute(_HOLD, {"task_ids": task_ids})

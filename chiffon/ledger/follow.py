@@ -6,12 +6,12 @@ from chiffon.domain.states import ENDS
 from chiffon.domain.tasks import NewTask
 from chiffon.domain.values import canonical
 from chiffon.ledger.connect import Cursor
-from chiffon.ledger.effects import after_end, wake
+from chiffon.ledger.effects import after_end, hold, wake
 
 _ENDS = ", ".join(f"'{state}'" for state in sorted(ENDS))
 
 # name: follow  -- (new) -> pending behind another task, or at once the end that it has reached
-# The first task's row is locked, so that it cannot end between the look and the insert.
+# The first task's row is locked before, so that it cannot end between the look and the insert.
 _FOLLOW = f"""
 WITH first AS (
   SELECT task_id, status, finished_at, error FROM tasks WHERE task_id = %(first)s FOR UPDATE
@@ -41,6 +41,7 @@ SELECT status FROM born
 
 def follow(cursor: Cursor, task: NewTask, first: str) -> str | None:
     """Write the task down behind ``first``; its status, or None if its own id is taken."""
+    hold(cursor, [first])
     cursor.execute(
         _FOLLOW,
         {

@@ -20,7 +20,8 @@ WITH due AS (
 )
 UPDATE tasks t
    SET ring_no = t.ring_no + 1,
-       next_ring_at = clock_timestamp() + make_interval(secs => %(lease)s * 2 ^ least(t.ring_no - t.execution, 6))
+       next_ring_at = clock_timestamp()
+         + make_interval(secs => %(lease)s * 2 ^ greatest(0, least(t.ring_no - 2 * t.execution, 6)))
   FROM due d WHERE t.task_id = d.task_id
 RETURNING {RING_COLUMNS}
 """

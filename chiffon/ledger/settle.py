@@ -23,7 +23,7 @@ from chiffon.domain.verdicts import (
     WorkError,
 )
 from chiffon.ledger.connect import DURABLY, Cursor
-from chiffon.ledger.effects import TAIL, wake
+from chiffon.ledger.effects import TAIL, hold, wake
 
 
 @dataclass(frozen=True)
@@ -163,6 +163,7 @@ def settle(
     Returns:
         By (task id, execution) what became of it. Repeating a settlement whose answer was lost is a success.
     """
+    hold(cursor, [s.task_id for s in settlements])
     cursor.execute(_SETTLE, {**_columns(settlements), "ttl": ttl, "max_crashes": max_crashes})
     found: dict[tuple[str, int], Recorded | Fenced] = {}
     ended = []

@@ -28,12 +28,22 @@ WITH due AS (
 INSERT INTO task_history (task_id, number, status, detail) SELECT task_id, history_no, 'pending', 'due' FROM moved
 """
 
+# name: late  -- locks what has expired, before it is ended (see `effects.hold`)
+_LATE = """
+SELECT task_id FROM tasks
+ WHERE status IN ('scheduled', 'pending', 'queued', 'retrying') AND expires_at <= clock_timestamp()
+ ORDER BY expires_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+"""
+
+# name: orphans  -- locks the tasks of a dead incarnation, before they are freed
+_ORPHANS = """
+SELECT FROM tasks WHERE incarnation = %(incarnation)s AND status = 'running' ORDER BY task_id FOR UPDATE
+"""
+
 # name: expire  -- scheduled | pending | queued | retrying -> expired, when nobody wants it any more
 _EXPIRE = f"""
 WITH late AS (
-  SELECT task_id FROM tasks
-   WHERE status IN ('scheduled', 'pending', 'queued', 'retrying') AND expires_at <= clock_timestamp()
-   ORDER BY expires_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+  SELECT task_id FROM tasks WHERE task_id = ANY(%(task_ids)s)
 ), ended AS (
   UPDATE tasks t
      SET status = 'expired', finished_at = clock_timestamp(), next_ring_at = NULL, history_no = t.history_no + 1,
@@ -139,7 +149,7 @@ WITH mute AS MATERIALIZED (
   SELECT a.incarnation, l.pid FROM agents a
     JOIN pg_locks l ON l.locktype = 'advisory' AND l.classid = %(class)s AND l.objid::bigint = a.incarnation
      AND l.granted AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
-   WHERE a.last_heartbeat_at < clock_timestamp() - make_interval(secs => %(offline_after)s)
+   WHERE a.stopped_at IS NULL AND a.last_heartbeat_at < clock_timestamp() - make_interval(secs => %(offline_after)s)
 )
 SELECT incarnation FROM mute WHERE pg_terminate_backend(pid)
 """
@@ -176,7 +186,11 @@ def silence_mute(cursor: Cursor, *, offline_after: float) -> list[int]:
 
 def expire(cursor: Cursor, *, limit: int, ttl: float) -> list[str]:
     """End what has expired; the ids of the tasks it ended."""
-    cursor.execute(_EXPIRE, {"limit": limit, "ttl": ttl})
+    cursor.execute(_LATE, {"limit": limit})
+    late = [task_id for (task_id,) in cursor.fetchall()]
+    if not late:
+        return []
+    cursor.execute(_EXPIRE, {"task_ids": late, "ttl": ttl})
     task_ids = [task_id for (task_id,) in cursor.fetchall()]
     wake(cursor, task_ids)
     return task_ids
@@ -197,6 +211,7 @@ def take_over(cursor: Cursor, incarnation: int, *, ttl: float, max_deaths: int) 
     cursor.execute(_TRY_LOCK, {"class": LOCK_CLASS, "incarnation": incarnation})
     if not cursor.fetchone()[0]:
         return []
+    cursor.execute(_ORPHANS, {"incarnation": incarnation})
     cursor.execute(_TAKE_OVER, {"incarnation": incarnation, "ttl": ttl, "max_deaths": max_deaths})
     rows = cursor.fetchall()
     wake(cursor, [task_id for task_id, is_end in rows if is_end])

@@ -69,7 +69,7 @@ class Run:
         message = Message(b"", channel=self.channel, delivery_tag=1)
         self.request = ClaimedRequest(
             CLAIM,
-            Delivery(message, Traffic(("work_queue",), 1, 10.0), Hearing(), lambda: True, ()),
+            Delivery(message, Traffic(lambda: ("work_queue",), 1, 10.0), Hearing(), lambda: True, ()),
             clerk=self.books,  # type: ignore[arg-type]
             reader=Reader(registry, app.tasks, 1_000),
             task=app.tasks["echo"],
