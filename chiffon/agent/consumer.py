@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import heapq
+import itertools
 import os
 import time
-from collections import deque
 from functools import partial
 from typing import Any
 
@@ -23,11 +24,16 @@ from chiffon.agent.drain import Drain
 from chiffon.agent.hearing import Hearing
 from chiffon.agent.killing import finish_writes
 from chiffon.agent.life import Identity, Life
+from chiffon.agent.line import Line
 from chiffon.agent.mailbox import Mailbox
+from chiffon.agent.pace import Pace
 from chiffon.agent.reading import Direct, Doorbell, Reader, Unrunnable
+from chiffon.agent.receipts import Receipts
 from chiffon.agent.runs import Runs
+from chiffon.agent.slate import make_slates
 from chiffon.agent.traffic import Traffic
 from chiffon.agent.watch import HubWatch
+from chiffon.agent.window import Window
 from chiffon.config import Settings
 from chiffon.dispatch.ring import Ringer
 from chiffon.dispatch.sweep import Sweeper
@@ -44,6 +50,11 @@ FLUSH_PATIENCE = 30.0
 MARK_AFTER = 0.1
 """Seconds after which a run in a process of its own is noted to have begun; one that ends sooner says so itself."""
 
+_SPARE_SLATES = 8
+"""Slates beyond two for each process: a pool may grow."""
+
+_ROUNDING = 1e-6
+
 RECONNECT_EVERY = 1.0
 """Seconds between two looks for a broker that is away. (Stock Celery waits up to 30.)"""
 
@@ -58,7 +69,13 @@ class LedgerConsumer(Consumer):
         settings: Settings = self.app.settings
         identity = self._identity()
         ledger = Ledger(settings.database_url, pool_size=1)
-        self._room = max(self.initial_prefetch_count, 1)
+        # Without any limit (a multiplier of 0) one agent would take all that there is.
+        self._room: int = max(self.initial_prefetch_count, 1)  # type: ignore[has-type]
+        self.initial_prefetch_count = self._room
+        has_processes = isinstance(self.pool, Prefork)
+        self._pace = Pace(settings.work_ahead if has_processes else 0.0)
+        self._window = Window(self, self._room)
+        self._receipts = Receipts(self._acknowledge)
         self._reader = Reader(registry, self.app.tasks, settings.max_message)
         self._mailbox = Mailbox()
         self._hearing = Hearing()
@@ -71,10 +88,18 @@ class LedgerConsumer(Consumer):
             self._reader,
             self._ringer,
             self._mailbox,
-            mark_after=MARK_AFTER if isinstance(self.pool, Prefork) else 0.0,
+            mark_after=MARK_AFTER if has_processes else 0.0,
         )
-        self._runs = Runs(self, settings, self._clerk, self._reader)
-        self._runs.on_room = self._offer_waiting
+        self._line = Line(
+            lambda turn: self.on_task_request(turn),
+            self._pace,
+            make_slates(2 * self.controller.concurrency + _SPARE_SLATES) if has_processes else None,
+            self._slots,
+        )
+        self._runs = Runs(self, settings, self._clerk, self._reader, self._pace, self._line)
+        self._runs.on_room = self._on_room
+        self._line.on_overdue = self._runs.stop_early
+        self._mailbox.after = self._after_mail
         self._clerk.on_cancel = self._runs.cancel
         self._clerk.on_lost = self._runs.lose
         self._clerk.on_tick = self._on_tick
@@ -82,8 +107,14 @@ class LedgerConsumer(Consumer):
         self._drain = Drain(self._runs, settings.drain_seconds)
         self._watch = HubWatch(self._mailbox.post)
         self._connections = 0
-        self._offered = 0
-        self._waiting: deque[tuple[Delivery, Doorbell | Direct]] = deque()
+        self._load = 0.0
+        """Slots that what is offered and claimed counts for."""
+        self._order = itertools.count()
+        self._waiting: list[tuple[int, int, Delivery, Doorbell | Direct]] = []
+        """What is not offered yet, the most urgent first."""
+
+    def _slots(self) -> int:
+        return max(1, self.pool.num_processes or 1)
 
     def _identity(self) -> Identity:
         return Identity(
@@ -115,6 +146,9 @@ class LedgerConsumer(Consumer):
         """Watch the mailbox on the event loop, again after each reconnect."""
         super().register_with_event_loop(hub)
         self._mailbox.register(hub)
+        self._receipts = Receipts(self._acknowledge)
+        self._window.opened()
+        self._traffic.make_room(self._window.size)
         self._traffic.connected()
 
     def ensure_connected(self, conn: Any) -> Any:
@@ -214,6 +248,34 @@ class LedgerConsumer(Consumer):
         if self.task_consumer is not None:
             with contextlib.suppress(*self.connection_errors):  # whoever reads next finds it broken
                 self._hearing.ask(self.task_consumer.channel)
+                self._fit_window()
+
+    def _fit_window(self) -> None:
+        """Have about as many messages in hand as there is work for; what is too much goes back, for other agents."""
+        held = [delivery.share for *_, delivery, _ in self._waiting] + self._runs.shares()
+        if held and self._window.fit(round(self._room * len(held) / sum(held))):
+            self._traffic.make_room(self._window.size)
+        now = time.monotonic()
+        surplus = len(self._receipts) - self._window.size
+        for entry in sorted(self._waiting, reverse=True):
+            # One that waits for long would run into the broker's acknowledgement timeout: it is to come anew.
+            if surplus > 0 or now - entry[2].came_at >= self.app.settings.ack_after:
+                self._waiting.remove(entry)
+                entry[2].put_back()
+                surplus -= 1
+        heapq.heapify(self._waiting)
+
+    def _after_mail(self) -> None:
+        """What came in one go has been dealt with: hand it on, and tell the broker what is done."""
+        self._line.move()
+        if not self._drain.begun:
+            self._offer_waiting()
+        if self.task_consumer is not None:
+            with contextlib.suppress(*self.connection_errors):
+                self._receipts.flush()
+
+    def _acknowledge(self, tag: int, multiple: bool) -> None:
+        self.task_consumer.channel.basic_ack(tag, multiple)
 
     # Deliveries
 
@@ -228,7 +290,7 @@ class LedgerConsumer(Consumer):
     def _delivery(self, message: Any) -> Delivery:
         generation = self._connections
         still_connected = partial(self._is_connection, generation)
-        return Delivery(message, self._traffic, self._hearing, still_connected, self.connection_errors)
+        return Delivery(message, self._traffic, self._hearing, self._receipts, still_connected, self.connection_errors)
 
     def _is_connection(self, generation: int) -> bool:
         return self._connections == generation
@@ -245,21 +307,33 @@ class LedgerConsumer(Consumer):
             log.exception("message_unreadable")
             self._refuse(delivery, f"the agent could not read it: {error!r}")
         else:
-            self._waiting.append((delivery, what))
+            priority = message.properties.get("priority")
+            urgency = priority if isinstance(priority, int) else 0
+            heapq.heappush(self._waiting, (-urgency, next(self._order), delivery, what))
             self._offer_waiting()
 
     def _offer_waiting(self) -> None:
-        """Offer what has come to the clerk, but no more than there is room for.
+        """Offer what has come to the clerk, but no more than there are slots for.
 
         What was acknowledged early makes room at the broker, and none here.
         """
-        while self._waiting and len(self._runs) + self._offered < self._room:
-            delivery, what = self._waiting.popleft()
-            self._offered += 1
+        while self._waiting:
+            delivery, what = self._waiting[0][2:]
+            share = self._pace.share(what.work_type if isinstance(what, Doorbell) else what.task.work_type)
+            if self._load + share > self._room + _ROUNDING:
+                return
+            heapq.heappop(self._waiting)
+            delivery.share = share
+            self._load += share
             self._clerk.tell(Offer(what, lambda fate, d=delivery, w=what: self._on_fate(d, w, fate)))  # type: ignore[misc]
 
+    def _on_room(self, delivery: Delivery) -> None:
+        """What a delivery had brought is not in hand any more."""
+        self._load = max(0.0, self._load - delivery.share)
+
     def _on_fate(self, delivery: Delivery, what: Doorbell | Direct, fate: Fate | Hopeless | Refused) -> None:
-        self._offered -= 1
+        if not isinstance(fate, Claim | Hopeless):
+            self._on_room(delivery)
         match fate:
             case Claim() if self._drain.begun:
                 self._runs.decline(delivery, fate, "the agent is ending")
@@ -281,7 +355,6 @@ class LedgerConsumer(Consumer):
                 # Ended, held, or not due: whoever has it, this was only a doorbell.
                 log.debug("doorbell_acknowledged", task_id=fate.task_id, fate=type(fate).__name__)
                 delivery.acknowledge()
-        self._offer_waiting()
 
     def _refuse(self, delivery: Delivery, reason: str, task: NewTask | None = None) -> None:
         """Dead-letter a delivery; if it names a task, whoever waits for that is told."""

@@ -35,9 +35,10 @@ _CARRIED = ("group_index", "ignore_result", "replaced_task_nesting", "shadow", "
 
 @dataclass(frozen=True)
 class Doorbell:
-    """A ring of our own: what runs is the row."""
+    """A ring of our own: what runs is the row. ``work_type``: what it says, as a hint."""
 
     task_id: str
+    work_type: str = ""
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ class Reader:
         if not isinstance(headers, dict):
             raise MalformedMessage("the headers are no table")
         if headers.get(DOORBELL) is not None:
-            return Doorbell(_task_id(headers.get("id")))
+            return Doorbell(_task_id(headers.get("id")), str(headers.get("task") or ""))
         value = self._body(message, headers)
         try:
             if "task" in headers:

@@ -6,8 +6,8 @@ import os
 import signal
 import weakref
 from collections.abc import Callable
-from time import monotonic
-from typing import Any
+from time import monotonic, time
+from typing import TYPE_CHECKING, Any
 
 import structlog
 from billiard.einfo import ExceptionWithTraceback
@@ -42,6 +42,9 @@ from chiffon.domain.verdicts import (
 )
 from chiffon.ledger.settle import Fenced, Recorded, Settlement
 
+if TYPE_CHECKING:
+    from chiffon.agent.handover import HandOver
+
 log = structlog.get_logger(__name__)
 
 
@@ -69,6 +72,15 @@ class ClaimedRequest(Request):
         self._delivery = delivery
         self._surrendered = False
         self.claimed_at = monotonic()
+        self.time_start: float | None = None
+        self.hand_over: HandOver | None = None
+        """With which others it goes, while it does."""
+        self.alone = bool(claim.crashes)
+        """Whether it must not go with others: it, or one beside it, took its process along."""
+        self.place: int | None = None
+        """Its place in the line before the pool, once it has one."""
+        self.unwanted = False
+        """Whether it is to be stopped as soon as that costs no other its process."""
         self._finished = False
         self._already_revoked = False
         self._shown_result: str | None = None
@@ -88,19 +100,47 @@ class ClaimedRequest(Request):
             **options,
         )
 
+    @property
+    def share(self) -> float:
+        """The part of a slot that it counts for."""
+        return self._delivery.share
+
+    @property
+    def finished(self) -> bool:
+        """Whether its end is known, or it was given back."""
+        return self._finished
+
+    @property
+    def soft_limit(self) -> float | None:
+        """The soft time limit, in seconds."""
+        soft = self.claim.soft_timeout or self.task.soft_time_limit
+        return soft if soft and soft < self._timeout else None  # billiard starts the hard one after it
+
+    @property
+    def runtime(self) -> float | None:
+        """Seconds that the run took, once it has said so."""
+        return self._runtime
+
+    def running_for(self) -> float:
+        """Seconds for which it has run."""
+        return seconds_since(self._accepted_at) or 0.0
+
+    def job(self) -> tuple[Any, ...]:
+        """What a process has to know of it: the arguments of `do_work`."""
+        return self._type, self.id, self._request_dict, self._body, self._facts()
+
     def execute_using_pool(self, pool: Any, **_: Any) -> Any:
         """Hand the work to the pool, unless it was ended or given back while it waited for its turn."""
         if self._finished:
             raise TaskRevokedError(self.id)
-        soft = self.claim.soft_timeout or self.task.soft_time_limit
         result = pool.apply_async(
             do_work,
-            args=(self._type, self.id, self._request_dict, self._body, self._facts()),
+            args=self.job(),
             accept_callback=self.on_accepted,
             timeout_callback=self.on_timeout,
             callback=self.on_success,
             error_callback=self.on_failure,
-            soft_timeout=soft if soft and soft < self._timeout else None,  # billiard starts the hard one after it
+            soft_timeout=self.soft_limit,
             timeout=self._timeout,
             correlation_id=self.id,
         )
@@ -121,12 +161,13 @@ class ClaimedRequest(Request):
 
     # What the pool says
 
-    def on_accepted(self, pid: int, time_accepted: float) -> None:
+    def on_accepted(self, pid: int | None, time_accepted: float) -> None:
         """A process has taken the work."""
         super().on_accepted(pid, time_accepted)
         self._accepted_at = time_accepted
-        if self._finished and not self.in_thread:  # it was given back a moment ago
-            kill(pid)
+        if self._finished and not self.in_thread and self.hand_over is None:  # it was given back a moment ago
+            if pid is not None:
+                kill(pid)
             return
         self._clerk.tell(Started(self.id, self.claim.execution, monotonic()))
 
@@ -191,7 +232,7 @@ class ClaimedRequest(Request):
 
     def over_limit(self) -> bool:
         """Whether it has run for longer than it may."""
-        return (seconds_since(self._accepted_at) or 0.0) > self._timeout
+        return self.running_for() > self._timeout
 
     def time_out(self) -> None:
         """End as timed out, whatever the work does."""
@@ -204,6 +245,10 @@ class ClaimedRequest(Request):
     def stop(self, pool: Any) -> None:
         """Stop the run: its grace is over, or it is somebody else's."""
         if self._finished:
+            return
+        if self.hand_over is not None and not self.unwanted:
+            self.unwanted = True
+            self.hand_over.recall()
             return
         self._already_cancelled = True
         if self.time_start is None or not self.worker_pid:
@@ -227,6 +272,16 @@ class ClaimedRequest(Request):
     def surrender(self) -> None:
         """From here on only `give_back` counts: the process is about to be killed."""
         self._surrendered = True
+
+    def resume(self, report: Report) -> None:
+        """It had ended before its process was killed."""
+        self._surrendered = False
+        self.on_success(report)
+
+    def note_begun(self) -> None:
+        """It had begun when its process was killed."""
+        if self.time_start is None:
+            self.time_start = time()
 
     def give_back(self, why: str, after: float = 0.0) -> None:
         """Let another agent have it, uncounted."""

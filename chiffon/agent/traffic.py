@@ -39,6 +39,13 @@ class Traffic:
         self._passed: dict[tuple[str, int], datetime] = {}
         self._passing: dict[tuple[str, int], tuple[float, datetime]] = {}
 
+    def make_room(self, room: int) -> None:
+        """From now on the broker hands out so many messages at once."""
+        with self._lock:
+            self._room = room
+            if self._held >= room:
+                self._roomy_since = None
+
     def connected(self) -> None:
         """Consuming has begun, with nothing in hand."""
         with self._lock:
