@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import weakref
 from collections.abc import Callable
@@ -36,10 +37,12 @@ from chiffon.domain.verdicts import (
     DeadLettered,
     Failed,
     GivenBack,
+    RetryLater,
     TimedOut,
     Verdict,
     WorkError,
 )
+from chiffon.domain.work import WorkType
 from chiffon.ledger.settle import Fenced, Recorded, Settlement
 
 if TYPE_CHECKING:
@@ -60,7 +63,7 @@ class ClaimedRequest(Request):
         reader: Reader,
         task: Any,
         timeout: float,
-        dead_letter: bool,
+        work_type: WorkType | None,
         shown: tuple[str, str],
         **options: Any,
     ) -> None:
@@ -68,7 +71,7 @@ class ClaimedRequest(Request):
         self._clerk = clerk
         self._reader = reader
         self._timeout = timeout
-        self._dead_letter = dead_letter
+        self._work_type = work_type
         self._delivery = delivery
         self._surrendered = False
         self.claimed_at = monotonic()
@@ -99,6 +102,11 @@ class ClaimedRequest(Request):
             decoded=True,
             **options,
         )
+
+    @property
+    def log(self) -> Any:
+        """A logger that names the task, its caller's request and the trace."""
+        return log.bind(task_id=self.id, request_id=self.claim.request_id, trace_id=self.claim.trace_id)
 
     @property
     def share(self) -> float:
@@ -162,7 +170,12 @@ class ClaimedRequest(Request):
     # What the pool says
 
     def on_accepted(self, pid: int | None, time_accepted: float) -> None:
-        """A process has taken the work."""
+        """A process, or a thread of this one, has taken the work.
+
+        Raises TaskRevokedError in a thread, which then does not begin, if it was ended or given back meanwhile.
+        """
+        if self._finished and pid == os.getpid():
+            raise TaskRevokedError(self.id)
         super().on_accepted(pid, time_accepted)
         self._accepted_at = time_accepted
         if self._finished and not self.in_thread and self.hand_over is None:  # it was given back a moment ago
@@ -180,7 +193,7 @@ class ClaimedRequest(Request):
     def on_timeout(self, soft: bool, timeout: float) -> None:
         """A limit was reached; the hard one has ended the process."""
         if soft:
-            log.warning("soft_time_limit", task_id=self.id, seconds=timeout)
+            self.log.warning("soft_time_limit", seconds=timeout)
         else:
             self._time_out(TimeLimitExceeded(timeout))
 
@@ -202,7 +215,12 @@ class ClaimedRequest(Request):
         """End as timed out; errbacks and chords hear of it as of any failure."""
         if self._finished:
             return
-        log.warning("time_limit", task_id=self.id, trace_id=self.claim.trace_id, seconds=self._timeout)
+        self.log.warning("time_limit", seconds=self._timeout)
+        if (wait := self._wait_after_timeout()) is not None:
+            if self.worker_pid and not self.in_thread:
+                kill(self.worker_pid)  # the next run must not find this one at work
+            self._finish(RetryLater(wait, work_error(exc)))
+            return
         run = Run(task_id=self.id, **self._facts(), ending=True)
         report: Report | None = run.report
         try:
@@ -210,9 +228,19 @@ class ClaimedRequest(Request):
                 context = Context(self._request_dict, **(self._body[2] or {}))
                 self.task.backend.mark_as_failure(self.id, exc, request=context)
         except Exception:  # what follows from the end is left to a task of its own
-            log.exception("aftermath_not_caught", task_id=self.id)
+            self.log.exception("aftermath_not_caught")
             report = None
         self._finish(TimedOut(work_error(exc)), report)
+
+    def _wait_after_timeout(self) -> float | None:
+        """Seconds until it is run again, if its work type says so of timeouts; None: it has ended."""
+        known = self._work_type
+        if known is None or not known.retry_timeouts:
+            return None
+        limit = known.retries if self.claim.max_retries is None else self.claim.max_retries
+        if self.claim.retries >= limit:
+            return None
+        return known.policy.wait(self.claim.retries, random.random())  # noqa: S311 -- jitter, no secret
 
     # What others want of it
 
@@ -254,7 +282,7 @@ class ClaimedRequest(Request):
         if self.time_start is None or not self.worker_pid:
             self.give_back("cancelled before it began")
             return
-        log.info("stopping", task_id=self.id, trace_id=self.claim.trace_id)
+        self.log.info("stopping")
         pool.terminate_job(self.worker_pid, signal.SIGKILL)  # so that the pool expects it, and makes another
         kill(self.worker_pid)
         self.end_as_stopped()
@@ -319,7 +347,7 @@ class ClaimedRequest(Request):
             meta=report.meta if report else None,
             anew=anew,
             caught=report is not None and isinstance(verdict, Completed | Failed | TimedOut | DeadLettered),
-            dead_letter=self._dead_letter,
+            dead_letter=self._work_type is None or self._work_type.dead_letter,
         )
         self._clerk.tell(
             Finished(settlement, report or Report(verdict), self.claim.trace_id, lambda a: self._settled(verdict, a))
@@ -327,7 +355,8 @@ class ClaimedRequest(Request):
 
     def _reconsidered(self, verdict: Verdict) -> Verdict:
         """Parameters that the API accepted may fit a newer agent: in a rolling deployment it is not over yet."""
-        may_fit = self.claim.origin == "http" and self.claim.age < self.app.settings.unknown_after
+        refused_for = sum(backoff(number) for number in range(self.claim.give_backs))
+        may_fit = self.claim.origin == "http" and refused_for < self.app.settings.unknown_after
         match verdict:
             case DeadLettered(error) if may_fit and error.type == Unfit.__name__:
                 return GivenBack(error, started=False, after=backoff(self.claim.give_backs))
@@ -350,7 +379,7 @@ class ClaimedRequest(Request):
         self.on_settled()
         task_ready(self, successful=isinstance(verdict, Completed))
         if isinstance(answer, Fenced):
-            log.warning("fenced_off", task_id=self.id, execution=self.claim.execution)
+            self.log.warning("fenced_off", execution=self.claim.execution)
         if isinstance(answer, Recorded) and answer.owes_dead_letter:
             self._delivery.dead_letter()
             at, hearing = monotonic(), self._delivery.hearing
@@ -358,8 +387,7 @@ class ClaimedRequest(Request):
         else:
             self._delivery.acknowledge()
         status = answer.status if isinstance(answer, Recorded) else "fenced"
-        log.info("task_settled", task_id=self.id, trace_id=self.claim.trace_id, request_id=self.claim.request_id,
-                 work_type=self.name, status=status, execution=self.claim.execution)  # fmt: skip
+        self.log.info("task_settled", work_type=self.name, status=status, execution=self.claim.execution)
         events.tell_ended(self, verdict, shown=self._shown_result, runtime=self._runtime)
 
 

@@ -122,7 +122,7 @@ class Runs:
         """Stop a run that the ledger gave to somebody else while it could not be reached."""
         request = self._held.get(key)
         if request is not None:
-            log.warning("execution_lost", task_id=key[0], execution=key[1])
+            request.log.warning("execution_lost", execution=key[1])
             self._stop(request)
 
     def stop_early(self, request: ClaimedRequest) -> None:
@@ -149,8 +149,7 @@ class Runs:
         requests = list(self._held.values())
         for request in requests:
             request.surrender()
-        for pid in self._processes():
-            kill(pid)
+        self.kill_processes()
         for hand_over in self._line.under_way():
             reported, begun = hand_over.told()
             for request, report in reported:
@@ -162,6 +161,11 @@ class Runs:
             request.give_back(why, after=_ABANDONED_AFTER if threads else 0.0)
         if threads:
             self.on_abandon()
+
+    def kill_processes(self) -> None:
+        """Kill every process of the pool. From any thread."""
+        for pid in self._processes():
+            kill(pid)
 
     def _processes(self) -> list[int]:
         """Every process of the pool: one may have begun what the event loop does not know to have begun."""
@@ -177,7 +181,7 @@ class Runs:
         for request in list(self._held.values()):
             self._pace.lasts(request.claim.work_type, request.running_for())
             if request.in_thread and request.over_limit():
-                log.error("thread_over_limit", task_id=request.id, seconds=request.limit)
+                request.log.error("thread_over_limit", seconds=request.limit)
                 request.time_out()
                 self.surrender("another task of its agent could not be stopped")
                 return
@@ -207,7 +211,7 @@ class Runs:
             reader=self._reader,
             task=task,
             timeout=claim.timeout or task.time_limit or settings.default_timeout,
-            dead_letter=known.dead_letter if known else True,
+            work_type=known,
             shown=(redacted_repr(claim.arguments, settings), redacted_repr(claim.parameters, settings)),
             hostname=consumer.hostname,
             eventer=consumer.event_dispatcher,

@@ -76,7 +76,7 @@ class Run:
             reader=Reader(registry, app.tasks, 1_000),
             task=app.tasks["echo"],
             timeout=60.0,
-            dead_letter=True,
+            work_type=None,
             shown=("[]", "{}"),
             hostname="agent@test",
             eventer=None,
