@@ -7,12 +7,15 @@ import itertools
 from collections.abc import Callable
 from typing import Any
 
+import structlog
 from celery.exceptions import TaskRevokedError
 
 from chiffon.agent.handover import HandOver
 from chiffon.agent.pace import Pace
 from chiffon.agent.request import ClaimedRequest
 from chiffon.agent.slate import Slates
+
+log = structlog.get_logger(__name__)
 
 MOST = 64
 """Tasks that go in one hand-over, at most."""
@@ -75,6 +78,7 @@ class Line:
             return
         hand_over = HandOver([first, *others], slate, returned=self._come_back, over=self._over)
         self._under_way.append(hand_over)
+        log.debug("handed_over", tasks=1 + len(others))
         hand_over.execute_using_pool(pool)
 
     def look(self) -> None:
