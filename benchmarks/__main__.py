@@ -14,10 +14,11 @@ from pathlib import Path
 
 from benchmarks.bench import Bench
 from benchmarks.options import FULL, QUICK, Options
-from benchmarks.sections import drain
+from benchmarks.report import Circumstances, write
+from benchmarks.sections import dispatch, drain, latency
 from benchmarks.stand import REPOSITORY, Stand
 
-SECTIONS = {section.NAME: section for section in (drain,)}
+SECTIONS = {section.NAME: section for section in (drain, dispatch, latency)}
 PUBLISHED = REPOSITORY / "benchmarks" / "results"
 ELSEWHERE = REPOSITORY / ".chiffon" / "bench"
 
@@ -30,12 +31,16 @@ def main() -> int:
     _say(f"seed {options.seed}; logs are in {folder} meanwhile")
     with Stand(folder) as stand:
         bench = Bench(stand, options, _say)
+        circumstances = Circumstances.now(stand.versions)
         for name, section in SECTIONS.items():
             if not options.sections or name in options.sections:
                 section.run(bench)
+                write(options.out, circumstances, options, bench.records)  # what there is, should the rest fail
     shutil.rmtree(folder, ignore_errors=True)
+    _say((options.out / "latest.md").read_text())
     for record in bench.records.failures():
         _say(f"FAILED {record.section} {record.case} round {record.round} {record.contender}: {record.failure}")
+    _say(f"The results are in {options.out}")
     return 1 if bench.records.failures() else 0
 
 

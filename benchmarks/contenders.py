@@ -49,26 +49,26 @@ class BareCelery:
     name: str
     results: str
     template: str = EMPTY
+    queue: str = "celery"
 
     @property
     def keeps_ends(self) -> bool:
         """In the database or not at all."""
         return self.results in {"database", "tracked"}
 
-    @property
-    def environment(self) -> dict[str, str]:
-        """What its programs are told."""
+    def environment(self, ground: Ground) -> dict[str, str]:
+        """What its programs are told, beside what the ground says."""
         return {"BENCH_RESULTS": self.results}
 
     def fill(self, ground: Ground, deed: str, count: int) -> None:
         """By `apply_async`."""
-        ground.ask("fill", "benchmarks.apps.celery_fill", deed, str(count), environment=self.environment)
+        ground.ask("fill", "benchmarks.apps.celery_fill", deed, str(count), environment=self.environment(ground))
 
     def start(self, ground: Ground) -> None:
         """One worker, with a pool of processes."""
         pool = ("-P", "prefork", "-c", str(PROCESSES))
         command = ("celery", "-A", "benchmarks.apps.celery_app", "worker", "-n", f"bare-{ground.name}@%h", *pool)
-        ground.program("worker", *command, environment=self.environment).launch()
+        ground.program("worker", *command, environment=self.environment(ground)).launch()
 
     def ended(self, database: Database, count: int) -> int:
         """What its result backend says."""
@@ -130,13 +130,15 @@ class Chiffon:
     profile: str
     template: str = LEDGER
     keeps_ends: bool = True
+    queue: str = "work_queue"
 
     BATCH = 500
     KEY = "bench"
 
-    def settings(self, ground: Ground) -> dict[str, str]:
-        """The environment of its programs; whatever is not named here is the default."""
+    def environment(self, ground: Ground) -> dict[str, str]:
+        """What its programs and its clients are told; whatever is not named here is the default."""
         return {
+            "BENCH_RESULTS": "chiffon",
             "CHIFFON_BROKER_URL": ground.broker_url,
             "CHIFFON_DATABASE_URL": ground.database_url,
             "CHIFFON_API_KEYS": self.KEY,
@@ -154,7 +156,7 @@ class Chiffon:
             return unproxied.session().get(f"{url}/health/live", timeout=5).status_code == 200
 
         command = ("gunicorn", "--bind", address, "--no-control-socket")
-        process = ground.start("api", *command, environment=self.settings(ground), ready=answers)
+        process = ground.start("api", *command, environment=self.environment(ground), ready=answers)
         try:
             yield url
         finally:
@@ -180,7 +182,7 @@ class Chiffon:
         """Describe an agent, not started."""
         pool = ("-P", "prefork", "-c", str(PROCESSES))
         command = ("celery", "-A", "chiffon", "worker", "-n", f"{name}-{ground.name}@%h", *pool)
-        return ground.program(name, *command, environment=self.settings(ground))
+        return ground.program(name, *command, environment=self.environment(ground))
 
     def ended(self, database: Database, count: int) -> int:
         """What the ledger says: everything but what is still on its way."""

@@ -18,9 +18,39 @@ class Sizes:
     drain: Mapping[str, int]
     """By deed."""
 
+    dispatch: Mapping[str, int]
+    """By case."""
 
-FULL = Sizes(rounds=5, drain={"noop": 10_000, "spin": 10_000, "nap": 1_000})
-QUICK = Sizes(rounds=1, drain={"noop": 1_000, "spin": 1_000, "nap": 100})
+    latency: Mapping[int, int]
+    """By the rate of arrival, in tasks a second."""
+
+
+FULL = Sizes(
+    rounds=5,
+    drain={"noop": 10_000, "spin": 10_000, "nap": 1_000},
+    dispatch={
+        "apply_async": 5_000,
+        "apply_async16": 5_000,
+        "http1": 2_000,
+        "http16": 5_000,
+        "batch500": 20_000,
+        "batch500x4": 20_000,
+    },
+    latency={20: 200, 200: 1_000},
+)
+QUICK = Sizes(
+    rounds=1,
+    drain={"noop": 1_000, "spin": 1_000, "nap": 100},
+    dispatch={
+        "apply_async": 500,
+        "apply_async16": 500,
+        "http1": 200,
+        "http16": 500,
+        "batch500": 5_000,
+        "batch500x4": 5_000,
+    },
+    latency={20: 40, 200: 100},
+)
 
 
 @dataclass(frozen=True)

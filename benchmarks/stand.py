@@ -12,7 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+from urllib.parse import urlsplit
 
+import amqp
 import psycopg2
 
 from benchmarks import tally
@@ -99,8 +101,20 @@ class Ground:
                 raise RoundFailed(f"{name} had not ended after {within:g} s\n{process.tail()}")
             time.sleep(PAUSE)
         if process.exit_code != 0:
-            raise RoundFailed(f"{name} ended with {process.exit_code}\n{process.tail()}")
+            raise RoundFailed(f"{name} ended with {process.exit_code}: {process.tail(1)}\n{process.tail()}")
         return json.loads(answer.read_text()) if answer.exists() else None
+
+    def consumers(self, queue: str) -> int:
+        """How many consumers a queue has; none while it is not there."""
+        parts = urlsplit(self.broker_url)
+        with (
+            contextlib.suppress(amqp.AMQPError, OSError),
+            amqp.Connection(
+                f"{parts.hostname}:{parts.port}", parts.username, parts.password, virtual_host=parts.path[1:]
+            ) as connection,
+        ):
+            return int(connection.channel().queue_declare(queue, passive=True).consumer_count)
+        return 0
 
     @contextlib.contextmanager
     def database(self) -> Iterator[Callable[..., list[tuple[Any, ...]]]]:
@@ -171,6 +185,11 @@ class Stand:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._open.close()
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """What the services say they are."""
+        return {"rabbitmq": self.rabbitmq.version, "postgres": self.postgres.version}
 
     @contextlib.contextmanager
     def ground(self, template: str) -> Iterator[Ground]:

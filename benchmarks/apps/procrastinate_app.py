@@ -6,6 +6,7 @@ import os
 import sys
 
 from procrastinate import App, PsycopgConnector
+from procrastinate.types import JSONDict
 
 from benchmarks.apps.deeds import DEEDS
 
@@ -20,7 +21,8 @@ def main(deed: str, count: int) -> None:
     with app.open():
         app.schema_manager.apply_schema()
         for begin in range(0, count, BATCH):
-            tasks[deed].batch_defer(*({"key": key} for key in range(begin, min(begin + BATCH, count))))
+            keys = range(begin, min(begin + BATCH, count))
+            tasks[deed].batch_defer(*[JSONDict(key=key) for key in keys])
 
 
 if __name__ == "__main__":
