@@ -1,10 +1,11 @@
 # Everything a newcomer needs; `make` alone lists it. Only Python 3.11+, git and a package manager must be there.
 .DEFAULT_GOAL := help
-.PHONY: help up demo test unit integration e2e chaos mutations check lock clean
+.PHONY: help up demo test unit integration e2e chaos mutations bench check lock clean
 
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.complete
+BENCH_STAMP := $(VENV)/.bench-complete
 PYTEST := $(BIN)/pytest
 
 help: ## List what there is to make
@@ -36,6 +37,9 @@ chaos: $(STAMP) ## Try to break everything for MINUTES with FAULTS and TASKS, as
 mutations: $(STAMP) ## Take out each mechanism that the guarantees rest on, and see which test notices
 	@$(BIN)/python -m tests.chaos.mutations
 
+bench: $(BENCH_STAMP) ## Measure, beside what others would use; QUICK=1: a few minutes; ONLY=drain,latency: some of it
+	@$(BIN)/python -m benchmarks $(and $(QUICK),--quick) $(and $(ONLY),--only $(ONLY)) $(and $(SEED),--seed $(SEED))
+
 check: $(STAMP) ## Lint, formatting, types, and which room may import which
 	@$(BIN)/ruff check --quiet
 	@$(BIN)/ruff format --check --quiet
@@ -50,4 +54,9 @@ clean: ## Remove the virtual environment, caches and left-over stacks
 
 $(STAMP): requirements.txt pyproject.toml
 	@.ci/venv $(VENV)
+	@touch $@
+
+$(BENCH_STAMP): $(STAMP) benchmarks/requirements.txt
+	@$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --root-user-action=ignore \
+	  --no-deps --requirement benchmarks/requirements.txt
 	@touch $@

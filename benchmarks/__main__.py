@@ -1,0 +1,77 @@
+"""Measure: `python -m benchmarks --only drain --rounds 3 --contenders chiffon,celery-results-off`."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import secrets
+import shutil
+import signal
+import sys
+import tempfile
+from pathlib import Path
+
+from benchmarks.bench import Bench
+from benchmarks.options import FULL, QUICK, Options
+from benchmarks.report import Circumstances, write
+from benchmarks.sections import dispatch, drain, latency
+from benchmarks.stand import REPOSITORY, Stand
+
+SECTIONS = {section.NAME: section for section in (drain, dispatch, latency)}
+PUBLISHED = REPOSITORY / "benchmarks" / "results"
+ELSEWHERE = REPOSITORY / ".chiffon" / "bench"
+
+
+def main() -> int:
+    """Measure what was asked for, and report. Exit code 1 if a round failed."""
+    options = _options()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    folder = Path(tempfile.mkdtemp(prefix="chiffon-bench-"))
+    _say(f"seed {options.seed}; logs are in {folder} meanwhile")
+    with Stand(folder) as stand:
+        bench = Bench(stand, options, _say)
+        circumstances = Circumstances.now(stand.versions)
+        for name, section in SECTIONS.items():
+            if not options.sections or name in options.sections:
+                section.run(bench)
+                write(options.out, circumstances, options, bench.records)  # what there is, should the rest fail
+    shutil.rmtree(folder, ignore_errors=True)
+    _say((options.out / "latest.md").read_text())
+    for record in bench.records.failures():
+        _say(f"FAILED {record.section} {record.case} round {record.round} {record.contender}: {record.failure}")
+    _say(f"The results are in {options.out}")
+    return 1 if bench.records.failures() else 0
+
+
+def _options() -> Options:
+    parser = argparse.ArgumentParser(prog="benchmarks", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="a tenth of the tasks, one round: a look, no figures")
+    parser.add_argument("--rounds", type=int, help="how often each measurement is taken")
+    parser.add_argument("--only", default="", help=f"some of {','.join(SECTIONS)}")
+    parser.add_argument("--contenders", default="", help="some of them, by name, joined by commas")
+    parser.add_argument("--seed", type=int, help="of the order; a fresh one by default")
+    parser.add_argument("--out", type=Path, help="the folder for the results")
+    asked = parser.parse_args()
+    sizes = QUICK if asked.quick else FULL
+    if asked.rounds is not None:
+        sizes = dataclasses.replace(sizes, rounds=asked.rounds)
+    seed = asked.seed if asked.seed is not None else secrets.randbelow(1_000_000)
+    options = Options(sizes, seed, asked.out or ELSEWHERE, _words(asked.only), _words(asked.contenders))
+    if unknown := set(options.sections) - SECTIONS.keys():
+        parser.error(f"no such section: {', '.join(sorted(unknown))}")
+    return dataclasses.replace(options, out=PUBLISHED) if options.is_full and asked.out is None else options
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(word.strip() for word in text.split(",") if word.strip())
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
+if __name__ == "__main__":
+    with contextlib.suppress(KeyboardInterrupt):
+        sys.exit(main())
+    sys.exit(130)

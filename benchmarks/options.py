@@ -1,0 +1,69 @@
+"""How much is measured: the whole bench, or a quick look."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+PROCESSES = 2
+"""How many processes run tasks, for every contender."""
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Tasks, unless a name says otherwise."""
+
+    rounds: int
+    drain: Mapping[str, int]
+    """By deed."""
+
+    dispatch: Mapping[str, int]
+    """By case."""
+
+    latency: Mapping[int, int]
+    """By the rate of arrival, in tasks a second."""
+
+
+FULL = Sizes(
+    rounds=5,
+    drain={"noop": 10_000, "spin": 10_000, "nap": 1_000},
+    dispatch={
+        "apply_async": 5_000,
+        "apply_async16": 5_000,
+        "http1": 2_000,
+        "http16": 5_000,
+        "batch500": 20_000,
+        "batch500x4": 20_000,
+    },
+    latency={20: 200, 200: 1_000},
+)
+QUICK = Sizes(
+    rounds=1,
+    drain={"noop": 1_000, "spin": 1_000, "nap": 100},
+    dispatch={
+        "apply_async": 500,
+        "apply_async16": 500,
+        "http1": 200,
+        "http16": 500,
+        "batch500": 5_000,
+        "batch500x4": 5_000,
+    },
+    latency={20: 40, 200: 100},
+)
+
+
+@dataclass(frozen=True)
+class Options:
+    """What was asked for. Empty ``sections`` or ``contenders``: all."""
+
+    sizes: Sizes
+    seed: int
+    out: Path
+    sections: tuple[str, ...] = ()
+    contenders: tuple[str, ...] = field(default=())
+
+    @property
+    def is_full(self) -> bool:
+        """Whether this is a run whose figures may be published."""
+        return self.sizes == FULL and not self.sections and not self.contenders
