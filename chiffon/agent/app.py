@@ -18,6 +18,7 @@ from chiffon.bus.topology import WORK_EXCHANGE, Topology
 from chiffon.config import Settings, settings
 from chiffon.domain.discovery import import_workers
 from chiffon.domain.work import DEFAULT_QUEUE, registry
+from chiffon.ledger import address
 
 CONFIGURATION = "celeryconfig"
 """The user's own module of Celery settings, if there is one on the path."""
@@ -35,10 +36,11 @@ def create_app(chosen: Settings | None = None) -> ChiffonCelery:
     """The application: the user's settings, then those that the guarantees need, then every work type as a task.
 
     Raises:
-        SettingsError: the environment does not describe a Chiffon.
+        SettingsError: the environment does not describe a Chiffon, or Postgres' driver cannot use the ledger's address.
         WorkersNotFound: the package that holds the work is not on the path.
     """
     chosen = chosen or settings()
+    address.check(chosen)
     if "" not in sys.path and (here := os.getcwd()) not in sys.path:
         sys.path.insert(0, here)  # Celery's command line takes it away again before it asks for the application
     application = ChiffonCelery("chiffon")
