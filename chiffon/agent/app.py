@@ -59,19 +59,11 @@ def create_app(chosen: Settings | None = None) -> ChiffonCelery:
 
 def required(chosen: Settings, queues: tuple[str, ...]) -> dict[str, Any]:
     """The Celery settings that the guarantees need, whatever `celeryconfig` says."""
-    topology = Topology(chosen.queue_type, queues)
     return {
         "broker_url": chosen.broker_url,
         "result_backend": f"chiffon.agent.ledger_backend:LedgerBackend+{chosen.database_url}",
         "worker_consumer": "chiffon.agent.consumer:LedgerConsumer",
-        # The topology is declared from one place, on every connect; here the queues are only consumed from.
-        "task_queues": topology.work_queues(no_declare=True),
-        "task_default_queue": DEFAULT_QUEUE,
-        "task_default_exchange": WORK_EXCHANGE,
-        "task_default_routing_key": DEFAULT_QUEUE,
-        "task_create_missing_queues": False,
-        "task_routes": {w.name: _route(w.queue) for w in registry},
-        "task_default_priority": 3,
+        **_routing(Topology(chosen.queue_type, queues)),
         # A message is acknowledged when its task is settled, and by nobody else.
         "task_acks_late": True,
         "task_acks_on_failure_or_timeout": True,
@@ -101,6 +93,19 @@ def required(chosen: Settings, queues: tuple[str, ...]) -> dict[str, Any]:
         "worker_hijack_root_logger": False,
         "enable_utc": True,
         "task_always_eager": False,
+    }
+
+
+def _routing(topology: Topology) -> dict[str, Any]:
+    """The topology is declared from one place, on every connect; here the queues are only consumed from."""
+    return {
+        "task_queues": topology.work_queues(no_declare=True),
+        "task_default_queue": DEFAULT_QUEUE,
+        "task_default_exchange": WORK_EXCHANGE,
+        "task_default_routing_key": DEFAULT_QUEUE,
+        "task_create_missing_queues": False,
+        "task_routes": {w.name: _route(w.queue) for w in registry},
+        "task_default_priority": 3,
     }
 
 
