@@ -1,4 +1,7 @@
-"""An agent that cannot reach its broker or its ledger waits, says why, and works once it can."""
+"""An agent that cannot reach its broker or its ledger waits, says why, and works once it can.
+
+One that finds another schema than its own does not wait: it must not write there.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ import uuid
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
+import psycopg2
 import pytest
 
 from chiffon.devstack.rabbitmq import PrivateRabbitMQ, call_management
@@ -15,6 +19,7 @@ from tests.desk import Desk
 from tests.e2e.agents import Agents
 from tests.e2e.diary import Diary
 from tests.e2e.nodes import AgentNode, BrokerNode, LedgerNode
+from tests.e2e.stack import StackUnderTest
 from tests.e2e.waiting import eventually
 from tests.proxy import Proxy
 from tests.traps import DEEDS
@@ -68,6 +73,22 @@ def test_an_agent_waits_for_a_ledger_that_is_away(
 
         desk.wait_for(task_id, "completed")
         assert has_no_traceback(agent)
+
+
+@pytest.mark.parametrize("there", ["DROP SCHEMA public CASCADE", "UPDATE alembic_version SET version_num = '0000'"])
+def test_an_agent_does_not_start_under_a_schema_that_is_behind(
+    stack: StackUnderTest, celery_backend: LedgerNode, there: str
+) -> None:
+    with psycopg2.connect(celery_backend.url) as session, session.cursor() as cursor:
+        cursor.execute(there)
+    session.close()
+    agent = stack.program("agent", "celery", "-A", "chiffon", "worker")
+    agent.launch()
+    eventually("it to end", lambda: agent.exit_code is not None)
+    assert agent.exit_code == 1
+    (line,) = agent.log.read_text().splitlines()
+    assert line.startswith("chiffon: the ledger")
+    assert line.endswith("run `chiffon db upgrade`")
 
 
 def test_an_agent_whose_password_the_broker_refuses_settles_and_waits(
