@@ -55,7 +55,7 @@ SETTINGS = {
 
 _ALARMS = {
     "memory": ("set_vm_memory_high_watermark", "0.00001"),
-    "disk": ("set_disk_free_limit", "1000TB"),
+    "disk": ("set_disk_free_limit", "1000000GB"),
 }
 _CALM = (("set_vm_memory_high_watermark", "0.6"), ("set_disk_free_limit", "50MB"))
 
