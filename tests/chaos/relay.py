@@ -33,6 +33,7 @@ STATEMENTS = {
     "replay": b"'replayed' FROM again",
     "takeover": b"WITH orphans AS",
     "register": b"INSERT INTO agents",
+    "rejoin": b"SET backend_pid = pg_backend_pid()",
     "any": b"",
 }
 """What stands in a transaction of each kind, and in no other."""

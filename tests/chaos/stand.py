@@ -57,7 +57,10 @@ _ALARMS = {
     "memory": ("set_vm_memory_high_watermark", "0.00001"),
     "disk": ("set_disk_free_limit", "1000000GB"),
 }
-_CALM = (("set_vm_memory_high_watermark", "0.6"), ("set_disk_free_limit", "50MB"))
+_CALM = {
+    "memory": ("set_vm_memory_high_watermark", "0.6"),
+    "disk": ("set_disk_free_limit", "50MB"),
+}
 
 
 class Stand:
@@ -170,10 +173,9 @@ class Stand:
         """Have the broker believe that its memory, or its disk, is full: it takes no more messages."""
         self.rabbitmq.ctl(*_ALARMS[of])
 
-    def clear_alarms(self) -> None:
-        """Let it have its memory and its disk again."""
-        for calm in _CALM:
-            self.rabbitmq.ctl(*calm)
+    def clear_alarm(self, of: str) -> None:
+        """Let it have its memory, or its disk, again."""
+        self.rabbitmq.ctl(*_CALM[of])
 
     def heal(self) -> None:
         """Undo whatever may still be wrong: everything is up, and every way is free."""
@@ -185,7 +187,8 @@ class Stand:
         self.postgres.resume()
         self.rabbitmq.start()
         self.postgres.start()
-        self.clear_alarms()
+        for of in _CALM:
+            self.clear_alarm(of)
         for program in self.programs:
             with program.lock:
                 program.process.resume()

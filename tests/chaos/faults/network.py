@@ -64,6 +64,8 @@ def swallow_commit(stand: Stand, fault: Fault, note: Note) -> None:
         with program.lock:
             program.process.stop()
             program.launch()
+    elif fault.detail == "rejoin":
+        way.cut()
     note.happened = wait_for(met, _MET_WITHIN)
     way.swallow_nothing()
 

@@ -105,7 +105,7 @@ def alarm(stand: Stand, fault: Fault, note: Note) -> None:
     """The broker's memory or disk is full: it takes no more messages, and publishers hang."""
     stand.raise_alarm(fault.detail)
     time.sleep(fault.seconds)
-    stand.clear_alarms()
+    stand.clear_alarm(fault.detail)
 
 
 def kill_postgres(stand: Stand, fault: Fault, note: Note) -> None:
