@@ -7,6 +7,8 @@ from collections.abc import Iterator
 import pytest
 
 from tests.bench import Bench
+from tests.chaos.relay import Relays
+from tests.doubt import Doubt
 
 
 @pytest.fixture
@@ -15,3 +17,19 @@ def bench(ledger_url: str) -> Iterator[Bench]:
     lent = Bench(ledger_url)
     yield lent
     lent.close()
+
+
+@pytest.fixture(scope="session")
+def relays() -> Iterator[Relays]:
+    """The thread in which relays run."""
+    running = Relays()
+    yield running
+    running.close()
+
+
+@pytest.fixture
+def doubt(bench: Bench, relays: Relays) -> Iterator[Doubt]:
+    """The bench, by a way on which the answer to a commit can be lost."""
+    found = Doubt(bench, relays)
+    yield found
+    found.close()
