@@ -86,7 +86,7 @@ class LedgerConsumer(Consumer):
             make_slates(2 * self.controller.concurrency + _SPARE_SLATES) if has_processes else None,
             self._slots,
         )
-        self._runs = Runs(self, settings, self._clerk, self._reader, self._pace, self._line)
+        self._runs = Runs(self, settings, self._clerk, self._reader, self._pace, self._line, self._room)
         self._runs.on_room = self._intake.leave
         self._line.on_overdue = self._runs.stop_early
         self._mailbox.after = self._after_mail

@@ -20,8 +20,8 @@ log = structlog.get_logger(__name__)
 MOST = 64
 """Tasks that go in one hand-over, at most."""
 
-WORTH = 0.02
-"""Seconds that a hand-over is expected to take, at most."""
+MOST_SECONDS = 0.1
+"""Seconds that a hand-over is expected to take, at most, however much may be held."""
 
 _LEAST_TIMEOUT = 5.0
 """Seconds: a task with a shorter limit has the pool's own clock, and so goes alone."""
@@ -88,6 +88,18 @@ class Line:
             if overdue is not None:
                 self.on_overdue(overdue)
 
+    def shed(self, surplus: float) -> None:
+        """Give back, for other agents, what takes up so many slots that this one does not have; the least urgent first.
+
+        It was claimed because its like had been short, and now they are not.
+        """
+        for *_, request in sorted(self._waiting, reverse=True):
+            if surplus <= 0:
+                break
+            if not request.finished:
+                surplus -= self._pace.share(request.claim.work_type)
+                request.give_back("its like have come to take long, and another agent may be free")
+
     def under_way(self) -> list[HandOver]:
         """The hand-overs that the pool has. From any thread."""
         return list(self._under_way)
@@ -104,7 +116,7 @@ class Line:
         if not self._may_share(first):
             return []
         most = min(MOST, -(-(len(self._waiting) + 1) // max(1, self._slots())))
-        left = WORTH - self._pace.expected(first.claim.work_type)
+        left = min(self._pace.ahead, MOST_SECONDS) - self._pace.expected(first.claim.work_type)
         found: list[ClaimedRequest] = []
         while len(found) + 1 < most and left > 0:
             request = self._next()

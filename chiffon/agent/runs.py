@@ -17,6 +17,7 @@ from chiffon.agent import events
 from chiffon.agent.clerk import Clerk
 from chiffon.agent.commands import Finished, Started
 from chiffon.agent.delivery import Delivery
+from chiffon.agent.handover import LONG
 from chiffon.agent.killing import kill
 from chiffon.agent.line import Line
 from chiffon.agent.pace import Pace
@@ -32,6 +33,9 @@ from chiffon.logs import redacted_repr
 
 log = structlog.get_logger(__name__)
 
+_TOO_MUCH = 1.5
+"""How many times more may be in hand than there are slots, by what is known of it now, before some is given back."""
+
 _ABANDONED_AFTER = 1.0
 """Seconds until what a dying process gives back is rung again: by then it is dead."""
 
@@ -41,16 +45,19 @@ class Runs:
 
     ``consumer`` is Celery's, which knows the pool, the event dispatcher and the rate limits. ``on_room``: called when
     one of them is settled, with its delivery. ``on_abandon``: called when this process has to end, since a thread in it
-    cannot be stopped.
+    cannot be stopped. ``slots``: what may be in hand.
     """
 
-    def __init__(self, consumer: Any, settings: Settings, clerk: Clerk, reader: Reader, pace: Pace, line: Line) -> None:
+    def __init__(
+        self, consumer: Any, settings: Settings, clerk: Clerk, reader: Reader, pace: Pace, line: Line, slots: int
+    ) -> None:
         self._consumer = consumer
         self._settings = settings
         self._clerk = clerk
         self._reader = reader
         self._pace = pace
         self._line = line
+        self._slots = slots
         self._held: dict[tuple[str, int], ClaimedRequest] = {}
         self.on_room: Callable[[Delivery], None] = lambda delivery: None
         self.on_abandon: Callable[[], None] = lambda: None
@@ -178,8 +185,12 @@ class Runs:
         self._consumer.pool.maintain_pool()
         self._acknowledge_old()
         self._line.look()
+        load = sum(self._pace.share(request.claim.work_type) for request in self._held.values())
+        if load > self._slots * _TOO_MUCH:
+            self._line.shed(load - self._slots)
         for request in list(self._held.values()):
-            self._pace.lasts(request.claim.work_type, request.running_for())
+            if (seconds := request.running_for()) > LONG:
+                self._pace.lasts(request.claim.work_type, seconds)
             if request.in_thread and request.over_limit():
                 request.log.error("thread_over_limit", seconds=request.limit)
                 request.time_out()

@@ -36,7 +36,7 @@ def steps(api: HttpClient, diary: Diary) -> Steps:
 @pytest.fixture
 def agent(agents: Agents, steps: Steps, ledger: LedgerReader) -> AgentNode:
     """An agent with one process, which knows steps to be short, and hands them over together."""
-    node = agents.start(pool="prefork", log_level="DEBUG", takeover_grace=1)
+    node = agents.start(pool="prefork", log_level="DEBUG", takeover_grace=1, work_ahead=1)
 
     def shares() -> bool:
         steps(40)
