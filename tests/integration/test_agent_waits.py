@@ -166,3 +166,16 @@ def test_an_agent_that_waits_for_its_broker_settles_what_runs_and_ends_when_it_i
     assert [entry.note for entry in diary.entries(task_id)] == ["began", "done"]
     assert has_no_traceback(agent)
     assert not desk.reader.living(agent.agent_id, agent.container.pid), "it has said goodbye"
+
+
+def test_an_agent_that_has_never_met_its_broker_ends_without_a_word_when_it_is_told_to(
+    broker: Proxy, celery_broker: BrokerNode, agents: Agents
+) -> None:
+    broker.refuse = True
+    agent = agents.launch(pool="prefork", broker_url=broker.url(celery_broker.url))
+    eventually("the agent to wait for a while", lambda: len(reasons(agent, "agent_waits_for_broker")) > 2)
+
+    os.kill(agent.container.pid, signal.SIGTERM)
+
+    eventually("the agent to end", lambda: agent.container.status == "exited")
+    assert has_no_traceback(agent)
