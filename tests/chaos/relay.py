@@ -267,8 +267,9 @@ class _Pair:
 
     def _heard(self, data: bytes) -> bytes:
         """The client says something. Nothing of that is kept back."""
-        said = {marker for marker in _MARKERS if marker in data}
         swallow = self._relay.swallow
+        wanted = {swallow.after} - {b""} if swallow is not None else set()
+        said = {marker for marker in _MARKERS | wanted if marker in data}
         if swallow is not None and self._losing is None and self._is_meant(swallow, data, said):
             self._relay.swallow = None
             self._losing = swallow
