@@ -93,7 +93,12 @@ class Settler:
         if not isinstance(error, RefusedData):
             return []
         # Let go of it: it is given back at the next heartbeat, and run again.
-        log.error("settlement_impossible", task_id=failed.settlement.task_id, reason=str(error))
+        log.error(
+            "settlement_impossible",
+            task_id=failed.settlement.task_id,
+            trace_id=failed.trace_id,
+            reason=str(error),
+        )
         return [(failed, Fenced())]
 
 
