@@ -15,10 +15,10 @@ from pathlib import Path
 from benchmarks.bench import Bench
 from benchmarks.options import FULL, QUICK, Options
 from benchmarks.report import Circumstances, write
-from benchmarks.sections import dispatch, drain, latency
+from benchmarks.sections import dispatch, drain, latency, memory, priority, recovery
 from benchmarks.stand import REPOSITORY, Stand
 
-SECTIONS = {section.NAME: section for section in (drain, dispatch, latency)}
+SECTIONS = {section.NAME: section for section in (drain, dispatch, latency, priority, memory, recovery)}
 PUBLISHED = REPOSITORY / "benchmarks" / "results"
 ELSEWHERE = REPOSITORY / ".chiffon" / "bench"
 

@@ -66,9 +66,13 @@ class BareCelery:
 
     def start(self, ground: Ground) -> None:
         """One worker, with a pool of processes."""
+        self.agent(ground).launch()
+
+    def agent(self, ground: Ground, name: str = "worker") -> Process:
+        """Describe a worker, not started."""
         pool = ("-P", "prefork", "-c", str(PROCESSES))
-        command = ("celery", "-A", "benchmarks.apps.celery_app", "worker", "-n", f"bare-{ground.name}@%h", *pool)
-        ground.program("worker", *command, environment=self.environment(ground)).launch()
+        command = ("celery", "-A", "benchmarks.apps.celery_app", "worker", "-n", f"{name}-{ground.name}@%h", *pool)
+        return ground.program(name, *command, environment=self.environment(ground))
 
     def ended(self, database: Database, count: int) -> int:
         """What its result backend says."""
@@ -164,15 +168,20 @@ class Chiffon:
 
     def fill(self, ground: Ground, deed: str, count: int) -> None:
         """By `POST /dispatch/batch`; waits until the broker has confirmed every message."""
-        with self.api(ground) as url, unproxied.session() as session, ground.database() as database:
+        with self.api(ground) as url, ground.database() as database:
+            self.dispatch(url, deed, count)
+            ground.wait("confirmed", lambda: -waiting(database, "pending"), 0)
+
+    def dispatch(self, url: str, deed: str, count: int, **options: Any) -> None:
+        """Dispatch, by the API at ``url``, ``count`` tasks with further ``options``. Raises RoundFailed."""
+        with unproxied.session() as session:
             session.headers["Authorization"] = f"Bearer {self.KEY}"
             for begin in range(0, count, self.BATCH):
                 keys = range(begin, min(begin + self.BATCH, count))
-                tasks: list[Any] = [{"work_type": deed, "parameters": {"key": key}} for key in keys]
+                tasks: list[Any] = [{"work_type": deed, "parameters": {"key": key}, **options} for key in keys]
                 answer = session.post(f"{url}/dispatch/batch", json={"tasks": tasks}, timeout=60)
                 if answer.status_code != 202 or any(item["code"] != 202 for item in answer.json()["items"]):
                     raise RoundFailed(f"POST /dispatch/batch: {answer.status_code} {answer.text[:500]}")
-            ground.wait("confirmed", lambda: -waiting(database, "pending"), 0)
 
     def start(self, ground: Ground) -> None:
         """One agent, with a pool of processes."""
@@ -198,6 +207,7 @@ CELERY_OFF = BareCelery("celery-results-off", "off")
 CELERY_DATABASE = BareCelery("celery-db", "database")
 CELERY_TRACKED = BareCelery("celery-db-tracked", "tracked")
 CELERY_RPC = BareCelery("celery-rpc", "rpc")
+CELERY_LATE = BareCelery("celery-acks-late", "late")
 CHIFFON = Chiffon("chiffon", "priority")
 CHIFFON_THROUGHPUT = Chiffon("chiffon-throughput", "throughput")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,6 +24,18 @@ class Sizes:
     latency: Mapping[int, int]
     """By the rate of arrival, in tasks a second."""
 
+    backlog: int
+    """Tasks in whose way an urgent one comes."""
+
+    growth: Sequence[int]
+    """Rows."""
+
+    growth_drain: int
+    memory: tuple[int, int]
+    """After how many tasks it is measured for the first time, and for the last."""
+
+    memory_waiting: int
+
 
 FULL = Sizes(
     rounds=5,
@@ -37,6 +49,11 @@ FULL = Sizes(
         "batch500x4": 20_000,
     },
     latency={20: 200, 200: 1_000},
+    backlog=10_000,
+    growth=(10_000, 1_000_000, 5_000_000),
+    growth_drain=10_000,
+    memory=(20_000, 200_000),
+    memory_waiting=100_000,
 )
 QUICK = Sizes(
     rounds=1,
@@ -50,6 +67,11 @@ QUICK = Sizes(
         "batch500x4": 5_000,
     },
     latency={20: 40, 200: 100},
+    backlog=1_000,
+    growth=(1_000, 20_000),
+    growth_drain=1_000,
+    memory=(500, 2_000),
+    memory_waiting=2_000,
 )
 
 

@@ -142,6 +142,10 @@ class Ground:
                 if process.exit_code not in (None, 0):
                     raise RoundFailed(f"{process.name} ended with {process.exit_code}\n{process.tail()}")
 
+    def running(self, name: str) -> Process:
+        """Return the program of that name."""
+        return next(process for process in self._processes if process.name == name)
+
     def kill(self, process: Process) -> None:
         """End a program of the round before the round ends; that is no failure."""
         process.kill()

@@ -13,7 +13,8 @@ from benchmarks.apps.deeds import DEEDS
 def create_app(results: str) -> Celery:
     """The application.
 
-    ``results``: ``off``, in the ``database``, there and each start ``tracked``, by ``rpc``, in ``chiffon``'s ledger.
+    ``results``: ``off``, ``late`` (off, and acknowledged only after the run), in the ``database``, there and each start
+    ``tracked``, by ``rpc``, in ``chiffon``'s ledger.
     """
     application = Celery("bare", broker=os.environ["BENCH_BROKER_URL"])
     database = f"db+postgresql+psycopg2://{os.environ['BENCH_DATABASE_URL'].partition('://')[2]}"
@@ -26,6 +27,8 @@ def create_app(results: str) -> Celery:
             application.conf.update(result_backend=database, task_track_started=True)
         case "rpc":
             application.conf.result_backend = "rpc://"
+        case "late":
+            application.conf.update(task_ignore_result=True, task_acks_late=True, task_reject_on_worker_lost=True)
         case "chiffon":
             application.conf.result_backend = f"chiffon+{os.environ['BENCH_DATABASE_URL']}"
         case _:

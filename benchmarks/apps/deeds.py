@@ -1,4 +1,4 @@
-"""The tasks that every contender runs; each leaves one note."""
+"""The tasks that every contender runs; each leaves one note, at its end but for `linger`."""
 
 from __future__ import annotations
 
@@ -11,6 +11,9 @@ SPIN = 1_000_000
 
 NAP = 0.010
 """Seconds of waiting."""
+
+LONG = 600
+"""Seconds."""
 
 
 def noop(key: int) -> None:
@@ -32,5 +35,11 @@ def nap(key: int) -> None:
     note(key)
 
 
-DEEDS = {deed.__name__: deed for deed in (noop, spin, nap)}
+def linger(key: int) -> None:
+    """Say at once that it has begun, and go on for longer than anybody watches."""
+    note(key)
+    time.sleep(LONG)
+
+
+DEEDS = {deed.__name__: deed for deed in (noop, spin, nap, linger)}
 """By name."""
