@@ -61,7 +61,8 @@ class Settler:
         return answers
 
     def _together(self, batch: Sequence[Finished]) -> list[Answer]:
-        with self._life.transaction() as cursor:
+        is_one_statement = not any(finished.report.sets_off for finished in batch)
+        with self._life.statements() if is_one_statement else self._life.transaction() as cursor:
             found = settle(
                 cursor,
                 [_settlement(finished) for finished in batch],

@@ -209,6 +209,21 @@ def session_transaction(connection: Any) -> Iterator[Cursor]:
 
 
 @contextmanager
+def session_statements(connection: Any) -> Iterator[Cursor]:
+    """On a held session, each call of ``execute`` a transaction of its own, in one round trip.
+
+    Raises LedgerUnavailable; then it is not known whether the last one was committed.
+    """
+    connection.autocommit = True
+    try:
+        with translated(), connection.cursor() as cursor:
+            yield cursor
+    finally:
+        if not connection.closed:
+            connection.autocommit = False
+
+
+@contextmanager
 def committing() -> Iterator[None]:
     """Tell a commit whose answer was lost from a statement that failed."""
     try:
