@@ -152,9 +152,11 @@ def _set_up_pooled(connection: Any, _: Any) -> None:
 
 
 def _set_up(connection: Any, statement: str, settings: dict[str, str]) -> None:
-    with connection, connection.cursor() as cursor:
+    connection.autocommit = True  # what a transaction sets goes when it is rolled back
+    with connection.cursor() as cursor:
         pid = connection.info.backend_pid
         cursor.execute(statement, {"names": list(settings), "values": list(settings.values()), "pid": pid})
+    connection.autocommit = False
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +20,7 @@ from chiffon.domain.errors import LedgerUnavailable, SchemaBehind
 from chiffon.ledger import migrate
 from chiffon.ledger.connect import Ledger
 from chiffon.ledger.schema import metadata
+from tests.integration.conftest import NEXT
 from tests.racing import until
 
 
@@ -50,22 +50,6 @@ def shape(url: str) -> dict[str, Any]:
     }
     with connected(url) as connection:
         return {name: sorted(map(tuple, connection.exec_driver_sql(sql).all()), key=str) for name, sql in asked.items()}
-
-
-NEXT = "9999"
-"""The revision that the next release has, and this one has not."""
-
-
-@pytest.fixture
-def next_release(tmp_path: Path) -> Path:
-    """The migrations of the next release: one more than today."""
-    scripts = tmp_path / "migrations"
-    shutil.copytree(migrate._SCRIPTS, scripts)
-    (scripts / "versions" / "next.py").write_text(
-        f"revision, down_revision, branch_labels, depends_on = {NEXT!r}, {migrate.head()!r}, None, None\n"
-        "def upgrade(): pass\ndef downgrade(): pass\n"
-    )
-    return scripts
 
 
 @pytest.fixture
