@@ -11,16 +11,22 @@ from kombu.exceptions import EncodeError
 from chiffon.agent.backend import PostgresBackend
 from chiffon.agent.run import ChordPart, Run, current
 from chiffon.agent.task import ProcessKilled, Unfit
-from chiffon.domain.errors import InvalidInput
+from chiffon.domain.errors import InvalidInput, LedgerUnavailable, SchemaBehind
 from chiffon.domain.values import check_value
 from chiffon.domain.verdicts import Completed, Crashed, DeadLettered, Failed, RetryLater, TimedOut, Verdict, WorkError
+from chiffon.ledger.connect import LostRace
 from chiffon.ledger.listener import Listener, listener_at
+
+OUTAGES = (LedgerUnavailable, LostRace, SchemaBehind)
+"""What passes, and is nobody's failure: whoever meets it tries again."""
 
 _TRACEBACK_LIMIT = 20_000
 
 
 class LedgerBackend(PostgresBackend):
     """As its parent for whoever asks; for the run that the current thread is in, everything goes into its report."""
+
+    outlasted = OUTAGES  # a chord is released by a task, which is run again
 
     @property
     def listener(self) -> Listener:  # type: ignore[override]
