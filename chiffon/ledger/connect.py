@@ -44,6 +44,32 @@ _KEEPALIVE = {
     "tcp_user_timeout": 10_000,  # milliseconds; what was sent and never answered is not the keepalives' business
 }
 
+_HELD_SESSION = {
+    "lock_timeout": "2s",
+    "tcp_keepalives_idle": "5s",
+    "tcp_keepalives_interval": "2s",
+    "tcp_keepalives_count": "3",
+    "tcp_user_timeout": "10s",
+}
+"""What the server is to do for a session that somebody holds for long.
+
+It drops the session soon after the client's host is gone: its own default would be two hours. Who holds a row for
+longer than two seconds holds up nobody else's: the statement is a LostRace.
+"""
+
+_POOLED_SESSION = _HELD_SESSION | {"idle_in_transaction_session_timeout": "10s"}
+"""And for one that has short transactions only: a client that stopped in the middle of one does not keep its rows."""
+
+# name: set up  -- has the server treat this session so, until its end
+_SET_UP = """
+SELECT set_config(name, value, false) FROM unnest(%(names)s::text[], %(values)s::text[]) AS s (name, value)
+"""
+
+# name: set up if own  -- the same, but behind a transaction pooler nothing
+# There the setting would be that of whoever has this backend next; and a pooler may refuse it as an option of the
+# connection. It hands out process ids of its own making, so that a cancel comes to it.
+_SET_UP_IF_OWN = f"{_SET_UP} WHERE pg_backend_pid() = %(pid)s"
+
 
 class RefusedData(ChiffonError):
     """Postgres refused the values themselves; repeating the statement cannot help."""
@@ -118,7 +144,21 @@ def engine_options(pool_size: int) -> dict[str, Any]:
         "pool_timeout": 5,
         "pool_pre_ping": True,
         "connect_args": dict(_KEEPALIVE),
+        "pool_events": [(_set_up_pooled, "connect")],
     }
+
+
+def _set_up_pooled(connection: Any, _: Any) -> None:
+    """What the pool does with each new connection."""
+    _set_up(connection, _SET_UP_IF_OWN, _POOLED_SESSION)
+
+
+def _set_up(connection: Any, statement: str, settings: dict[str, str]) -> None:
+    connection.autocommit = True  # what a transaction sets goes when it is rolled back
+    with connection.cursor() as cursor:
+        pid = connection.info.backend_pid
+        cursor.execute(statement, {"names": list(settings), "values": list(settings.values()), "pid": pid})
+    connection.autocommit = False
 
 
 @contextmanager
@@ -133,17 +173,11 @@ def on_connection(connection: Any) -> Iterator[Cursor]:
 
 
 def open_session(url: str, name: str) -> Any:
-    """A psycopg2 connection of one's own, called ``name`` in ``pg_stat_activity``. Raises LedgerUnavailable.
-
-    The server drops it soon after the client's host is gone: its own default would be two hours. Who holds a row for
-    longer than two seconds (ms 2000) holds up nobody else's: the statement is a LostRace.
-    """
+    """A psycopg2 connection of one's own, called ``name`` in ``pg_stat_activity``. Raises LedgerUnavailable."""
     _, arguments = _DIALECT.create_connect_args(make_url(url))
     with translated():
         connection = psycopg2.connect(**{**arguments, **_KEEPALIVE, "application_name": name[:63]})
-        with connection, connection.cursor() as cursor:
-            cursor.execute("SET tcp_keepalives_idle = 5; SET tcp_keepalives_interval = 2; SET tcp_keepalives_count = 3")
-            cursor.execute("SET lock_timeout = 2000")
+        _set_up(connection, _SET_UP, _HELD_SESSION)
     _sessions.add(connection)
     return connection
 

@@ -6,17 +6,19 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from typing import IO
 
 import psutil
 import pytest
+from psycopg2 import extensions
 
 from chiffon.domain.errors import Busy
 from chiffon.domain.verdicts import Completed
 from chiffon.ledger import control, hands
 from chiffon.ledger.accept import accept
 from chiffon.ledger.claims import claim
-from chiffon.ledger.connect import Cursor, Ledger, open_session, session_transaction
+from chiffon.ledger.connect import Cursor, Ledger, LostRace, open_session, session_transaction
 from chiffon.ledger.settle import Settlement, settle
 from tests.bench import LEASE, TTL, Bench
 from tests.builders import new_task
@@ -105,14 +107,48 @@ def test_a_forked_process_has_a_pool_of_its_own(bench: Bench) -> None:
     subprocess.run([sys.executable, "-c", SHARER, bench.url], check=True, timeout=60)
 
 
+def settings_of(cursor: Cursor) -> dict[str, str]:
+    """What the server does for a session, as far as it is not the server's default."""
+    cursor.execute("SELECT name, setting FROM pg_settings WHERE source = 'session'")
+    return dict(cursor.fetchall())
+
+
 def test_a_session_is_dropped_soon_after_its_host_is_gone_and_not_after_two_hours(bench: Bench) -> None:
     session = open_session(bench.url, "mine")
-    with session_transaction(session) as cursor:
-        cursor.execute(
-            "SELECT current_setting('tcp_keepalives_idle')::int * current_setting('tcp_keepalives_count')::int"
-        )
-        assert cursor.fetchone()[0] <= 60
+    with session_transaction(session) as cursor, bench.transaction() as pooled:
+        for found in (settings_of(cursor), settings_of(pooled)):
+            assert int(found["tcp_keepalives_idle"]) + 2 * int(found["tcp_keepalives_count"]) < 20
+            assert int(found["tcp_user_timeout"]) <= 10_000
     session.close()
+
+
+def test_who_stops_in_a_transaction_of_the_pool_keeps_its_rows_for_a_moment_only(bench: Bench) -> None:
+    with bench.transaction() as cursor:
+        found = settings_of(cursor)
+    assert (found["lock_timeout"], found["idle_in_transaction_session_timeout"]) == ("2000", "10000")
+
+
+def test_who_waits_for_a_row_in_the_pool_does_not_wait_for_ever(bench: Bench) -> None:
+    task_id = bench.born()
+    with bench.transaction() as holder:
+        holder.execute("SELECT FROM tasks WHERE task_id = %s FOR UPDATE", [task_id])
+        with pytest.raises(LostRace), bench.transaction() as cursor:
+            cursor.execute("UPDATE tasks SET priority = 1 WHERE task_id = %s", [task_id])
+
+
+def test_a_setting_is_left_on_no_session_that_a_pooler_shares(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pooler hands out a process id of its own making: it is told here by one that is wrong."""
+
+    class Elsewhere(extensions.ConnectionInfo):
+        backend_pid = 1
+
+    class Shared(extensions.connection):
+        info = property(Elsewhere)
+
+    dialect = bench.ledger.engine.dialect
+    monkeypatch.setattr(dialect, "connect", partial(dialect.connect, connection_factory=Shared))
+    with bench.transaction() as cursor:
+        assert settings_of(cursor) == {}
 
 
 def test_every_promise_is_on_disk_before_it_is_given_whatever_the_servers_default(bench: Bench) -> None:
