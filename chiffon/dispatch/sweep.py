@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 import structlog
@@ -92,9 +93,6 @@ class Sweeper:
         while not self._stopping.is_set():
             try:
                 full = self._sweep()
-            except LostRace as error:  # the session lives, and what was seen on it counts
-                log.info("sweep_repeated", reason=str(error))
-                full = True
             except LedgerUnavailable as error:
                 log.warning("sweep_waits_for_ledger", reason=str(error))
                 self._drop_session()
@@ -115,17 +113,33 @@ class Sweeper:
         """One round; whether there may be more to do at once."""
         if self._session is None:
             self._session = open_session(self._settings.direct_url, f"chiffon sweeper {self._name}")
-        self._bury()
-        settings = self._settings
-        with session_transaction(self._session) as cursor:
-            expired = sweeps.expire(cursor, limit=BATCH, ttl=settings.idempotency_ttl)
-        with session_transaction(self._session) as cursor:
-            due = sweeps.due(cursor, limit=BATCH)
-        self._find_lost()
-        leased = self._ring() if self._ringer.ready() else 0
-        return BATCH in (len(expired), due, leased)
+        steps = {
+            "bury": self._bury,
+            "expire": self._expire,
+            "due": self._due,
+            "find lost": self._find_lost,
+            "ring": self._ring,
+            "pay": self._pay,
+        }
+        return True in [self._taken(name, step) for name, step in steps.items()]
 
-    def _find_lost(self) -> None:
+    def _taken(self, name: str, step: Callable[[], bool]) -> bool:
+        """Take a step; whether there is more of it to do. What holds up one must not hold up the others."""
+        try:
+            return step()
+        except LostRace as error:  # the session lives, and what was seen on it counts
+            log.info("sweep_held_up", step=name, reason=str(error))
+            return False
+
+    def _expire(self) -> bool:
+        with session_transaction(self._session) as cursor:
+            return len(sweeps.expire(cursor, limit=BATCH, ttl=self._settings.idempotency_ttl)) == BATCH
+
+    def _due(self) -> bool:
+        with session_transaction(self._session) as cursor:
+            return sweeps.due(cursor, limit=BATCH) == BATCH
+
+    def _find_lost(self) -> bool:
         for suspicion in self._suspicions():
             with session_transaction(self._session) as cursor:
                 lost = sweeps.lost(
@@ -138,31 +152,44 @@ class Sweeper:
                 )
             if lost:
                 log.warning("messages_lost", queue=suspicion.queue, priority=suspicion.priority, tasks=lost)
+        return False
 
-    def _ring(self) -> int:
-        """Ring for what waits, and pay what is owed; how many rings were due."""
+    def _ring(self) -> bool:
+        if not self._ringer.ready():
+            return False
         with session_transaction(self._session) as cursor:
             leased = rings.lease(cursor, limit=BATCH, lease=self._settings.ring_lease)
         self._ringer.ring(leased)
+        return len(leased) == BATCH
+
+    def _pay(self) -> bool:
+        if not self._ringer.ready():
+            return False
         with session_transaction(self._session) as cursor:
             owed = sweeps.debts(cursor, limit=BATCH, older=DEBT_GRACE, lease=self._settings.ring_lease)
         self._ringer.ring(Debt(ring, reason) for ring, reason in owed)
-        return len(leased)
+        return False
 
-    def _bury(self) -> None:
+    def _bury(self) -> bool:
         with session_transaction(self._session) as cursor:
             if silenced := sweeps.silence_mute(cursor, offline_after=self._settings.offline_after):
                 log.warning("mute_agents_cut_off", incarnations=silenced)
             unlocked = sweeps.unlocked(cursor)
         for incarnation in self._deaths.look(unlocked):
-            with session_transaction(self._session) as cursor:
-                freed = sweeps.take_over(
-                    cursor,
-                    incarnation,
-                    ttl=self._settings.idempotency_ttl,
-                    max_deaths=self._settings.max_crashes * DEATHS_PER_CRASH,
-                )
+            self._taken("take over", partial(self._take_over, incarnation))
+        return False
+
+    def _take_over(self, incarnation: int) -> bool:
+        with session_transaction(self._session) as cursor:
+            freed = sweeps.take_over(
+                cursor,
+                incarnation,
+                ttl=self._settings.idempotency_ttl,
+                max_deaths=self._settings.max_crashes * DEATHS_PER_CRASH,
+            )
+        if freed:
             log.warning("took_over", incarnation=incarnation, task_ids=freed)
+        return False
 
     def _drop_session(self) -> None:
         self._deaths.forget()

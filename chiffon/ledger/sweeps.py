@@ -7,7 +7,7 @@ from datetime import datetime
 
 from chiffon.domain.tasks import Ring
 from chiffon.ledger.connect import Cursor
-from chiffon.ledger.effects import TAIL, wake
+from chiffon.ledger.effects import TAIL, unhindered, wake
 from chiffon.ledger.settle import celery_error_sql, celery_state_sql
 
 LOCK_CLASS = 0x4348_4946
@@ -36,8 +36,10 @@ SELECT task_id FROM tasks
 """
 
 # name: orphans  -- locks the tasks of a dead incarnation, before they are freed
+# What somebody holds is left for the next round: nobody lives who could claim for this incarnation.
 _ORPHANS = """
-SELECT FROM tasks WHERE incarnation = %(incarnation)s AND status = 'running' ORDER BY task_id FOR UPDATE
+SELECT task_id FROM tasks
+ WHERE incarnation = %(incarnation)s AND status = 'running' ORDER BY task_id FOR UPDATE SKIP LOCKED
 """
 
 # name: expire  -- scheduled | pending | queued | retrying -> expired, when nobody wants it any more
@@ -80,8 +82,7 @@ WITH orphans AS (
               ELSE 'pending' END AS status,
          jsonb_build_object('type', 'AgentLost', 'module', 'chiffon', 'message',
            'the agent ' || agent_id || ' died while it held the task') AS error
-    FROM tasks WHERE incarnation = %(incarnation)s AND status = 'running'
-   ORDER BY task_id FOR UPDATE
+    FROM tasks WHERE task_id = ANY(%(task_ids)s) AND incarnation = %(incarnation)s AND status = 'running'
 ), moved AS (
   UPDATE tasks t
      SET status = o.status, incarnation = NULL, claim_token = NULL, history_no = t.history_no + 1,
@@ -187,7 +188,7 @@ def silence_mute(cursor: Cursor, *, offline_after: float) -> list[int]:
 def expire(cursor: Cursor, *, limit: int, ttl: float) -> list[str]:
     """End what has expired; the ids of the tasks it ended."""
     cursor.execute(_LATE, {"limit": limit})
-    late = [task_id for (task_id,) in cursor.fetchall()]
+    late = unhindered(cursor, [task_id for (task_id,) in cursor.fetchall()])
     if not late:
         return []
     cursor.execute(_EXPIRE, {"task_ids": late, "ttl": ttl})
@@ -203,16 +204,19 @@ def unlocked(cursor: Cursor) -> set[int]:
 
 
 def take_over(cursor: Cursor, incarnation: int, *, ttl: float, max_deaths: int) -> list[str]:
-    """Free the tasks of a dead incarnation, holding its lock meanwhile.
+    """Free the tasks of a dead incarnation, holding its lock meanwhile; but not those that somebody holds up.
 
     Returns:
-        The ids of its tasks; empty too when the lock turned out to be held after all.
+        The ids of what it freed; empty too when the lock turned out to be held after all.
     """
     cursor.execute(_TRY_LOCK, {"class": LOCK_CLASS, "incarnation": incarnation})
     if not cursor.fetchone()[0]:
         return []
     cursor.execute(_ORPHANS, {"incarnation": incarnation})
-    cursor.execute(_TAKE_OVER, {"incarnation": incarnation, "ttl": ttl, "max_deaths": max_deaths})
+    orphans = unhindered(cursor, [task_id for (task_id,) in cursor.fetchall()])
+    if not orphans:
+        return []
+    cursor.execute(_TAKE_OVER, {"task_ids": orphans, "incarnation": incarnation, "ttl": ttl, "max_deaths": max_deaths})
     rows = cursor.fetchall()
     wake(cursor, [task_id for task_id, is_end in rows if is_end])
     return [task_id for task_id, _ in rows]

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager
+from typing import Any
 
 import pytest
 
@@ -15,7 +18,9 @@ from chiffon.domain.states import State
 from chiffon.domain.tasks import Ring
 from chiffon.ledger import agents
 from chiffon.ledger.connect import open_session, session_transaction
+from chiffon.ledger.follow import follow
 from tests.bench import Bench
+from tests.builders import new_task
 from tests.racing import until
 
 
@@ -162,6 +167,62 @@ def test_a_restart_of_the_ledger_buries_no_agent_that_comes_back(
     bench.lose(dying)
     until(lambda: notes.rung() == [witness.task_id])  # by now the living one would have been buried too
     assert bench.status(claim.task_id) == "running"
+
+
+@contextmanager
+def holding(bench: Bench, statement: str, *values: Any) -> Iterator[None]:
+    """Somebody who has locked what ``statement`` selects, and does not go on."""
+    session = open_session(bench.url, "holder")
+    with closing(session), session_transaction(session) as cursor:
+        cursor.execute(f"{statement} FOR UPDATE", values)
+        assert cursor.fetchall()
+        yield
+
+
+@pytest.mark.parametrize("held", ["task", "follower", "key"])
+def test_a_row_that_somebody_holds_holds_up_nobody_else(bench: Bench, notes: Notes, held: str) -> None:
+    """The row is a dead agent's, and one that is past its time: the rest of the agent's work goes on, and all else."""
+    dying = bench.agent("dying")
+    lost, expired, free = bench.born(request_id="lost"), bench.born(request_id="late"), bench.born()
+    for task_id in (lost, free):
+        bench.claimed(task_id, by=dying)
+    bench.sql("UPDATE tasks SET cancel_requested_at = clock_timestamp() WHERE task_id = %s", lost)
+    with bench.transaction() as cursor:
+        followers = [new_task(request_id=key) for key in ("lost", "late")]
+        for follower, first in zip(followers, (lost, expired), strict=True):
+            follow(cursor, follower, first)
+    statement = {
+        "task": ("SELECT 1 FROM tasks WHERE task_id = ANY(%s)", [lost, expired]),
+        "follower": ("SELECT 1 FROM tasks WHERE task_id = ANY(%s)", [follower.task_id for follower in followers]),
+        "key": ("SELECT 1 FROM request_keys WHERE request_id = ANY(%s)", ["lost", "late"]),
+    }[held]
+    bench.sql("UPDATE tasks SET expires_at = clock_timestamp() WHERE task_id = %s", expired)
+    dying.die()
+    running = sweeper(bench, notes)
+    with holding(bench, *statement):
+        running.start()
+        until(lambda: free in notes.rung())
+        began = time.monotonic()
+        due, late = bench.born(delay=0.1), bench.born(expires_in=0.1)
+        until(lambda: due in notes.rung() and bench.status(late) == "expired")
+        assert time.monotonic() - began < 2
+        assert (bench.status(lost), bench.status(expired)) == ("running", "pending")
+    until(lambda: (bench.status(lost), bench.status(expired)) == ("cancelled", "expired"))
+    running.stop()
+    assert [bench.status(follower.task_id) for follower in followers] == ["cancelled", "expired"]
+
+
+@pytest.mark.usefixtures("sweeping")
+def test_a_step_that_has_to_wait_does_not_stop_the_others(bench: Bench, notes: Notes) -> None:
+    """A held result is found only when the end is written: that step loses its race, round after round."""
+    late = bench.born()
+    bench.sql("INSERT INTO results (task_id, status) VALUES (%s, 'STARTED')", late)
+    with holding(bench, "SELECT 1 FROM results WHERE task_id = %s", late):
+        bench.sql("UPDATE tasks SET expires_at = clock_timestamp() WHERE task_id = %s", late)
+        due = bench.born(delay=0.1)
+        until(lambda: due in notes.rung())
+        assert bench.status(late) == "pending"
+    until(lambda: bench.status(late) == "expired")
 
 
 def test_many_sweepers_ring_once(bench: Bench, notes: Notes) -> None:
