@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from chiffon.domain.tasks import Ring
-from chiffon.ledger.connect import Cursor
+from chiffon.ledger.connect import DURABLY, Cursor
 from chiffon.ledger.effects import TAIL, unhindered, wake
 from chiffon.ledger.settle import celery_error_sql, celery_state_sql
 
@@ -43,7 +43,7 @@ SELECT task_id FROM tasks
 """
 
 # name: expire  -- scheduled | pending | queued | retrying -> expired, when nobody wants it any more
-_EXPIRE = f"""
+_EXPIRE = f"""{DURABLY}
 WITH late AS (
   SELECT task_id FROM tasks WHERE task_id = ANY(%(task_ids)s)
 ), ended AS (
@@ -74,7 +74,7 @@ _TRY_LOCK = "SELECT pg_try_advisory_xact_lock(%(class)s, %(incarnation)s)"
 
 # name: take over  -- running -> pending | cancelled | dead_lettered, for the tasks of a dead incarnation
 # Only what had started is charged with the death.
-_TAKE_OVER = f"""
+_TAKE_OVER = f"""{DURABLY}
 WITH orphans AS (
   SELECT task_id,
          CASE WHEN cancel_requested_at IS NOT NULL THEN 'cancelled'

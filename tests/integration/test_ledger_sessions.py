@@ -15,13 +15,14 @@ from psycopg2 import extensions
 
 from chiffon.domain.errors import Busy
 from chiffon.domain.verdicts import Completed
-from chiffon.ledger import control, hands
+from chiffon.ledger import control, hands, sweeps
 from chiffon.ledger.accept import accept
 from chiffon.ledger.claims import claim
+from chiffon.ledger.condemn import condemn
 from chiffon.ledger.connect import Cursor, Ledger, LostRace, open_session, session_transaction
 from chiffon.ledger.settle import Settlement, settle
 from tests.bench import LEASE, TTL, Bench
-from tests.builders import new_task
+from tests.builders import an_error, new_task
 from tests.racing import Thread, until
 
 HOLDER = """
@@ -171,10 +172,17 @@ def test_every_promise_is_on_disk_before_it_is_given_whatever_the_servers_defaul
         with session_transaction(agent.session) as cursor:
             settle(cursor, [Settlement(task.task_id, 1, Completed("1"))], ttl=TTL, max_crashes=3)
             assert commits(cursor) == promised
+        lost = bench.agent("lost")
+        bench.claimed(by=lost)
+        bench.lose(lost)
         for step in (
             lambda cursor: control.cancel_waiting(cursor, "nobody", ttl=TTL),
             lambda cursor: control.replay(cursor, "nobody", lease=LEASE),
+            lambda cursor: condemn(cursor, "nobody", an_error(), owed=False, ttl=TTL),
+            lambda cursor: sweeps.expire(cursor, limit=1, ttl=TTL),
+            lambda cursor, dead=lost.incarnation: sweeps.take_over(cursor, dead, ttl=TTL, max_deaths=9),
         ):
+            bench.born(expires_in=-1.0)
             with bench.transaction() as cursor:
                 step(cursor)
                 assert commits(cursor) == promised
