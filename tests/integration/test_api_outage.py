@@ -74,6 +74,15 @@ def test_a_batch_whose_commit_got_lost_tells_new_from_duplicate(ledger_url: str,
     assert [item["code"] for item in answer["items"]] == [200, 202]
 
 
+@pytest.mark.parametrize("happens", [True, False])
+def test_a_task_that_was_there_before_a_commit_got_lost_is_a_duplicate(ledger_url: str, happens: bool) -> None:
+    ask = {**ECHO, "task_id": "0199ed2a-0000-7000-8000-000000000001", "request_id": "once"}
+    assert api(database_url=ledger_url).post("/dispatch", json=ask).status_code == 202
+    again = client_of(ledger_url, happens=happens, is_back=True).post("/dispatch", json=ask)
+    assert again.json is not None
+    assert (again.status_code, again.json["duplicate"]) == (200, True)
+
+
 def test_an_outcome_that_cannot_be_known_is_503_with_both_ids(ledger_url: str) -> None:
     client = client_of(ledger_url, happens=True, is_back=False)
     response = client.post("/dispatch", json=ECHO)
