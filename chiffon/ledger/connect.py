@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -176,10 +177,25 @@ def open_session(url: str, name: str) -> Any:
     """A psycopg2 connection of one's own, called ``name`` in ``pg_stat_activity``. Raises LedgerUnavailable."""
     _, arguments = _DIALECT.create_connect_args(make_url(url))
     with translated():
-        connection = psycopg2.connect(**{**arguments, **_KEEPALIVE, "application_name": name[:63]})
+        connection = _connect_unshared({**arguments, **_KEEPALIVE, "application_name": name[:63]})
         _set_up(connection, _SET_UP, _HELD_SESSION)
-    _sessions.add(connection)
     return connection
+
+
+def _connect_unshared(arguments: dict[str, Any]) -> Any:
+    """A connection that no forked child has, or will have.
+
+    One that was being opened while another thread forked is not known to be let go of in the child. It is ended, while
+    there is nothing yet that its session could keep; a lock instead would have every fork wait for Postgres.
+    """
+    while True:
+        with _fork_lock:  # no fork is under way
+            forks = _forks
+        connection = psycopg2.connect(**arguments)
+        _sessions.add(connection)
+        if _forks == forks:
+            return connection
+        connection.close()
 
 
 @contextmanager
@@ -240,6 +256,18 @@ def _first_line(error: BaseException) -> str:
 
 
 _sessions: weakref.WeakSet[Any] = weakref.WeakSet()
+_fork_lock = threading.Lock()
+_forks = 0
+
+
+def _before_fork() -> None:
+    global _forks
+    _fork_lock.acquire()
+    _forks += 1
+
+
+def _after_fork() -> None:
+    _fork_lock.release()
 
 
 def _let_go_in_child() -> None:
@@ -253,6 +281,7 @@ def _let_go_in_child() -> None:
         if not connection.closed:
             os.dup2(nowhere, connection.fileno())
     os.close(nowhere)
+    _after_fork()
 
 
-os.register_at_fork(after_in_child=_let_go_in_child)
+os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_let_go_in_child)

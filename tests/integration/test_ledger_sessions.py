@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import IO
 
@@ -42,6 +43,29 @@ print("parent", "goes on", flush=True)
 sys.stdin.read()
 """
 
+OPENER = """
+import os, sys, time
+import psycopg2
+from chiffon.ledger.connect import open_session
+connect = psycopg2.connect
+def forking(**arguments):
+    # As if another thread forked just now: the connection is there, and nobody knows of it yet.
+    psycopg2.connect = connect
+    connection = connect(**arguments)
+    child = os.fork()
+    if child == 0:
+        print("child", os.getpid(), flush=True)
+        sys.stdin.read()
+        os._exit(0)
+    return connection
+psycopg2.connect = forking
+session = open_session(sys.argv[1], "holder")
+session.cursor().execute("SELECT pg_advisory_lock(7, 7)")
+session.commit()
+print("parent", "holds", flush=True)
+sys.stdin.read()
+"""
+
 SHARER = """
 import os, sys
 from chiffon.ledger.connect import Ledger
@@ -59,15 +83,22 @@ assert backend() == mine
 """
 
 
-@pytest.fixture
-def holder(bench: Bench) -> Iterator[subprocess.Popen[str]]:
-    """A process that holds a lock, and has a child that does nothing."""
+@contextmanager
+def running(program: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """A process of its own, with what it says."""
     process = subprocess.Popen(
-        [sys.executable, "-c", HOLDER, bench.url], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", program, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
     yield process
     process.kill()
     process.communicate()
+
+
+@pytest.fixture
+def holder(bench: Bench) -> Iterator[subprocess.Popen[str]]:
+    """A process that holds a lock, and has a child that does nothing."""
+    with running(HOLDER, bench.url) as process:
+        yield process
 
 
 def said(stream: IO[str] | None) -> list[str]:
@@ -95,6 +126,15 @@ def test_a_lock_is_free_when_its_holder_is_killed_though_its_child_lives(
     holder.kill()
     until(lambda: not is_held(bench))
     assert psutil.Process(int(child)).status() != psutil.STATUS_ZOMBIE
+
+
+def test_a_lock_is_free_though_its_holder_forked_while_it_connected(bench: Bench) -> None:
+    with running(OPENER, bench.url) as holder:
+        told = dict([said(holder.stdout), said(holder.stdout)])
+        assert is_held(bench)
+        holder.kill()
+        until(lambda: not is_held(bench))
+        assert psutil.Process(int(told["child"])).status() != psutil.STATUS_ZOMBIE
 
 
 def test_the_end_of_a_child_does_not_end_its_parents_session(bench: Bench, holder: subprocess.Popen[str]) -> None:
