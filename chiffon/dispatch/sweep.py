@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import structlog
 
 from chiffon.config import Settings
+from chiffon.dispatch.lost import EmptyQueues, Suspicion, ask_ready
 from chiffon.dispatch.ring import Debt, Ringer
-from chiffon.domain.errors import ChiffonError, LedgerUnavailable
+from chiffon.domain.errors import BrokerUnavailable, ChiffonError, LedgerUnavailable
 from chiffon.ledger import rings, sweeps
 from chiffon.ledger.connect import LostRace, open_session, session_transaction
 
@@ -26,20 +25,6 @@ DEATHS_PER_CRASH = 3
 
 DEBT_GRACE = 10.0
 """Seconds that the holder of a message has to dead-letter it itself."""
-
-
-@dataclass(frozen=True)
-class Suspicion:
-    """Messages of a queue that must have been lost: those still `queued` that were rung long ago.
-
-    ``priority``: None is any. ``rung_before``: a moment of the ledger's clock; None is now. ``older_than``: seconds
-    before that.
-    """
-
-    queue: str
-    priority: int | None
-    rung_before: datetime | None
-    older_than: float
 
 
 class DeathWatch:
@@ -66,15 +51,27 @@ class DeathWatch:
 
 
 class Sweeper:
-    """A thread that sweeps every ``CHIFFON_SWEEP_SECONDS``, on a session of its own."""
+    """A thread that sweeps every ``CHIFFON_SWEEP_SECONDS``, on a session of its own.
+
+    ``suspicions``: what the agent itself has seen. ``ready``: asks the broker how many messages queues have ready.
+    """
 
     def __init__(
-        self, settings: Settings, ringer: Ringer, *, name: str, suspicions: Callable[[], Sequence[Suspicion]] = tuple
+        self,
+        settings: Settings,
+        ringer: Ringer,
+        *,
+        name: str,
+        suspicions: Callable[[], Sequence[Suspicion]] = tuple,
+        ready: Callable[[Settings, Sequence[str]], Mapping[str, int]] = ask_ready,
     ) -> None:
         self._settings = settings
         self._ringer = ringer
         self._name = name
         self._suspicions = suspicions
+        self._ready = ready
+        self._empty = EmptyQueues(settings.lost_after)
+        self._ask_at = 0.0
         self._deaths = DeathWatch(settings.takeover_grace)
         self._session: Any = None
         self._stopping = threading.Event()
@@ -118,6 +115,7 @@ class Sweeper:
             "expire": self._expire,
             "due": self._due,
             "find lost": self._find_lost,
+            "find empty": self._find_empty,
             "ring": self._ring,
             "pay": self._pay,
         }
@@ -141,18 +139,40 @@ class Sweeper:
 
     def _find_lost(self) -> bool:
         for suspicion in self._suspicions():
-            with session_transaction(self._session) as cursor:
-                lost = sweeps.lost(
-                    cursor,
-                    queue=suspicion.queue,
-                    priority=suspicion.priority,
-                    rung_before=suspicion.rung_before,
-                    older_than=suspicion.older_than,
-                    limit=BATCH,
-                )
-            if lost:
-                log.warning("messages_lost", queue=suspicion.queue, priority=suspicion.priority, tasks=lost)
+            self._ring_again(suspicion)
         return False
+
+    def _find_empty(self) -> bool:
+        """Suspect the queues in which the broker has had nothing for long, and the ledger something that was rung."""
+        settings, now = self._settings, time.monotonic()
+        if now < self._ask_at or not self._ringer.ready():
+            return False
+        self._ask_at = now + settings.lost_after / 4
+        with session_transaction(self._session) as cursor:
+            overdue = sweeps.overdue_queues(
+                cursor, older_than=settings.lost_after, offline_after=settings.offline_after
+            )
+        try:
+            empty = self._empty.look(self._ready(settings, overdue) if overdue else {})
+        except BrokerUnavailable as error:
+            log.info("queues_not_known", reason=str(error))
+            empty = self._empty.look({})
+        for queue in empty:
+            self._ring_again(Suspicion(queue, None, None, older_than=settings.lost_after))
+        return False
+
+    def _ring_again(self, suspicion: Suspicion) -> None:
+        with session_transaction(self._session) as cursor:
+            lost = sweeps.lost(
+                cursor,
+                queue=suspicion.queue,
+                priority=suspicion.priority,
+                rung_before=suspicion.rung_before,
+                older_than=suspicion.older_than,
+                limit=BATCH,
+            )
+        if lost:
+            log.warning("messages_lost", queue=suspicion.queue, priority=suspicion.priority, tasks=lost)
 
     def _ring(self) -> bool:
         if not self._ringer.ready():

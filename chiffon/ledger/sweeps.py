@@ -143,6 +143,17 @@ INSERT INTO task_history (task_id, number, status, detail)
 SELECT task_id, history_no, 'pending', 'its message was lost' FROM moved
 """
 
+# name: overdue queues  -- reads which queues that a living agent consumes have had a rung task for long
+_OVERDUE_QUEUES = """
+SELECT queue FROM (
+  SELECT DISTINCT unnest(queues) AS queue FROM agents
+   WHERE stopped_at IS NULL AND last_heartbeat_at > clock_timestamp() - make_interval(secs => %(offline_after)s)
+) AS consumed
+ WHERE EXISTS (
+   SELECT FROM tasks t WHERE t.status = 'queued' AND t.queue = consumed.queue
+      AND t.queued_at < clock_timestamp() - make_interval(secs => %(older_than)s))
+"""
+
 # name: silence mute  -- ends the sessions of agents that hold their lock and give no sign of life: stopped, or hung
 # Materialized, for a process id alone proves nothing: whose lock it holds must be known before it is ended.
 _SILENCE_MUTE = """
@@ -177,6 +188,12 @@ def lost(
         },
     )
     return int(cursor.rowcount)
+
+
+def overdue_queues(cursor: Cursor, *, older_than: float, offline_after: float) -> list[str]:
+    """The consumed queues in which something has been `queued` for more than ``older_than`` seconds."""
+    cursor.execute(_OVERDUE_QUEUES, {"older_than": older_than, "offline_after": offline_after})
+    return [queue for (queue,) in cursor.fetchall()]
 
 
 def silence_mute(cursor: Cursor, *, offline_after: float) -> list[int]:

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from typing import Any
 
+import amqp
 import pytest
 
 from chiffon.config import Settings
 from chiffon.devstack.postgres import PrivatePostgres
+from chiffon.dispatch.lost import Suspicion, ask_ready
 from chiffon.dispatch.ring import Debt
-from chiffon.dispatch.sweep import Suspicion, Sweeper
+from chiffon.dispatch.sweep import Sweeper
 from chiffon.domain.states import State
 from chiffon.domain.tasks import Ring
 from chiffon.ledger import agents
 from chiffon.ledger.connect import open_session, session_transaction
 from chiffon.ledger.follow import follow
+from tests.bells import bare_channel
 from tests.bench import Bench
 from tests.builders import new_task
 from tests.racing import until
@@ -119,6 +122,38 @@ def test_a_message_that_must_have_been_lost_is_rung_again(bench: Bench, notes: N
     until(lambda: notes.rung() == [lost])
     running.stop()
     assert bench.status(fresh) == "queued"
+
+
+def test_what_an_empty_queue_should_have_is_rung_again_though_no_agent_is_without_work(
+    bench: Bench, notes: Notes
+) -> None:
+    bench.agent("busy", queues=["work_queue", "work_queue.b", "work_queue.c"])
+    queued = {queue: bench.task_in(State.QUEUED, queue=queue) for queue in ("work_queue", "work_queue.b")}
+    bench.pass_time(60)
+    fresh = bench.task_in(State.QUEUED, queue="work_queue.c")
+    asked: list[set[str]] = []
+
+    def ready(_: Settings, queues: Sequence[str]) -> dict[str, int]:
+        asked.append(set(queues))
+        return {"work_queue": 7, "work_queue.b": 0}
+
+    settings = Settings(database_url=bench.url, sweep_seconds=0.05, lost_after=2.0)
+    running = Sweeper(settings, notes, name="test", ready=ready)  # type: ignore[arg-type]
+    running.start()
+    until(lambda: notes.rung() == [queued["work_queue.b"]])
+    running.stop()
+    assert len(asked) >= 4
+    assert asked[0] == set(queued)
+    assert (bench.status(queued["work_queue"]), bench.status(fresh)) == ("queued", "queued")
+
+
+def test_the_broker_says_what_is_ready_in_each_queue(broker_url: str) -> None:
+    settings = Settings(broker_url=broker_url)
+    with bare_channel(broker_url) as channel:
+        channel.queue_declare("work_queue.b")
+        channel.basic_publish(amqp.Message("x"), routing_key="work_queue.b")
+        asked = ["work_queue.b", "work_queue.gone"]
+        until(lambda: ask_ready(settings, asked) == {"work_queue.b": 1, "work_queue.gone": 0})
 
 
 @pytest.mark.usefixtures("sweeping")
