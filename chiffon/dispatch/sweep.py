@@ -51,7 +51,7 @@ class DeathWatch:
 
 
 class Sweeper:
-    """A thread that sweeps every ``CHIFFON_SWEEP_SECONDS``, on a session of its own.
+    """A thread that sweeps twice in ``CHIFFON_SWEEP_SECONDS``, on a session of its own.
 
     ``suspicions``: what the agent itself has seen. ``ready``: asks the broker how many messages queues have ready.
     """
@@ -103,7 +103,8 @@ class Sweeper:
                 self._drop_session()
                 full = False
             if not full:
-                self._stopping.wait(self._settings.sweep_seconds)
+                # What comes to be due after its look waits for the next round, which takes a while itself.
+                self._stopping.wait(self._settings.sweep_seconds / 2)
         self._drop_session()
 
     def _sweep(self) -> bool:

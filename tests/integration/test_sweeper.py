@@ -90,6 +90,20 @@ def test_scheduled_work_is_rung_when_it_is_due(bench: Bench, notes: Notes) -> No
     assert bench.history(task_id) == ["scheduled", "pending"]
 
 
+def test_what_becomes_due_right_after_a_round_is_rung_within_the_time_that_was_set(bench: Bench, notes: Notes) -> None:
+    within = 6.0
+    running = Sweeper(Settings(database_url=bench.url, sweep_seconds=within), notes, name="test")  # type: ignore[arg-type]
+    before = bench.born()
+    bench.pass_time(60)
+    running.start()
+    until(lambda: notes.rung() == [before])
+    began = time.monotonic()
+    due = bench.born(delay=0.05)
+    until(lambda: due in notes.rung())
+    assert time.monotonic() - began < within - 1.0
+    running.stop()
+
+
 @pytest.mark.usefixtures("sweeping")
 def test_work_that_nobody_wants_any_more_ends(bench: Bench, notes: Notes) -> None:
     task_id = bench.born(expires_in=0.2)
