@@ -76,7 +76,7 @@ class Settler:
                 and answer.fresh
                 and answer.status in ENDS
             ]
-            rings = continuations.write(cursor, endings, reader=self._reader, lease=self._settings.ring_lease)
+            rings = continuations.write(cursor, endings, reader=self._reader, settings=self._settings)
         self._ringer.ring(rings)
         return [(finished, found[finished.key]) for finished in batch]
 
