@@ -44,7 +44,8 @@ class ReleaseChord(LedgerTask):
 class AfterEnd(LedgerTask):
     """See to the errbacks, the chain and the chord of a task that ended without a run of its own to do it.
 
-    It was cancelled or expired, its agent died once too often, or it took the end of another.
+    It was cancelled or expired, its agent died once too often, it took the end of another, or it has an errback that is
+    to be called on the spot.
     """
 
     name = AFTER_END
@@ -87,7 +88,8 @@ class AfterEnd(LedgerTask):
                     "exc_message": [end.error["message"]],
                 }
             )
-            self.backend.mark_as_failure(task_id, error, request=request, state=state)
+            traceback = end.error.get("traceback")
+            self.backend.mark_as_failure(task_id, error, traceback=traceback, request=request, state=state)
 
     def _succeed(self, request: Context, result: Any) -> None:
         """What Celery's tracer does when a task returns."""

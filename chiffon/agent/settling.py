@@ -19,7 +19,7 @@ from chiffon.dispatch.ring import Ringer
 from chiffon.domain.states import ENDS
 from chiffon.domain.verdicts import Failed, WorkError
 from chiffon.ledger.connect import RefusedData
-from chiffon.ledger.settle import Fenced, Recorded, settle
+from chiffon.ledger.settle import Fenced, Recorded, Settlement, settle
 
 log = structlog.get_logger(__name__)
 
@@ -64,14 +64,14 @@ class Settler:
         with self._life.transaction() as cursor:
             found = settle(
                 cursor,
-                [finished.settlement for finished in batch],
+                [_settlement(finished) for finished in batch],
                 ttl=self._settings.idempotency_ttl,
                 max_crashes=self._settings.max_crashes,
             )
             endings = [
                 continuations.Ending(finished.report, finished.settlement.task_id, finished.trace_id)
                 for finished in batch
-                if finished.settlement.caught
+                if _settlement(finished).caught
                 and isinstance(answer := found[finished.key], Recorded)
                 and answer.fresh
                 and answer.status in ENDS
@@ -95,3 +95,9 @@ class Settler:
         # Let go of it: it is given back at the next heartbeat, and run again.
         log.error("settlement_impossible", task_id=failed.settlement.task_id, reason=str(error))
         return [(failed, Fenced())]
+
+
+def _settlement(finished: Finished) -> Settlement:
+    """What is settled; what its end sets off is nobody's yet where the run has deferred it."""
+    settlement = finished.settlement
+    return replace(settlement, caught=settlement.caught and not finished.report.deferred)

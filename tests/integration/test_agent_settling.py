@@ -164,6 +164,14 @@ def test_a_step_with_the_key_of_other_work_is_dead_lettered(bench: Bench, settle
     assert ended_with(bench, row, f"its request_id belongs to task {holder}")
 
 
+def test_what_a_run_has_deferred_is_seen_to_after_its_end(bench: Bench, settler: Settler) -> None:
+    run = finished(bench.claimed(bench.born(canvas={"embed": {"errbacks": [{"task": "echo"}]}})))
+    run.report.deferred = True
+    settler.settle([run])
+    seen_to = bench.sql("SELECT parameters ->> 'task_id' FROM tasks WHERE work_type = %s", AFTER_END)
+    assert seen_to == [(run.settlement.task_id,)]
+
+
 def test_data_that_is_refused_ends_the_task_as_failed(bench: Bench, settler: Settler) -> None:
     run = finished(bench.claimed())
     refuse(bench, run.settlement.task_id, "22000", "completed")
