@@ -213,7 +213,7 @@ def _letters(stand: Stand) -> Letters:
     for letter in stand.amqp.look("dlx_queue"):
         if name := letter.headers.get(GARBAGE_HEADER):
             letters.garbage[name] += 1
-            letters.named_by_garbage |= _named(letter)
+            letters.named_by_garbage.update(_named(letter))
         elif task_id := letter.headers.get("id"):
             letters.tasks[task_id] += 1
         else:
