@@ -12,6 +12,7 @@ from functools import partial
 
 from benchmarks.bench import Bench
 from benchmarks.contenders import CHIFFON, CHIFFON_THROUGHPUT, Chiffon, Database, waiting
+from benchmarks.options import PROCESSES
 from benchmarks.rows import TABLES, multiply
 from benchmarks.sections.drain import drain
 from benchmarks.stand import LEDGER, Ground
@@ -72,19 +73,19 @@ def _round(bench: Bench, contender: Chiffon, database_url: str, rows: int) -> di
                 found[f"{case}_per_s"] = dispatched["count"] / dispatched["durable_s"]
         found["claim_ms"] = _claim(ground, database)
         _forget_unfinished(database)
-    with _ground(bench, database_url, rows) as ground:
+    with _ground(bench, database_url, rows, together=PROCESSES) as ground:
         contender.fill(ground, "noop", sizes.growth_drain)
         found["drain_per_s"] = drain(ground, contender, sizes.growth_drain)["tasks_per_s"]
     return found
 
 
 @contextlib.contextmanager
-def _ground(bench: Bench, database_url: str, rows: int) -> Iterator[Ground]:
+def _ground(bench: Bench, database_url: str, rows: int, *, together: int = 1) -> Iterator[Ground]:
     if rows > _COPIED:
-        with bench.stand.ground_on(database_url) as ground:
+        with bench.stand.ground_on(database_url, together=together) as ground:
             yield ground
     else:
-        with bench.stand.ground(database_url.rpartition("/")[2]) as ground:
+        with bench.stand.ground(database_url.rpartition("/")[2], together=together) as ground:
             yield ground
 
 
