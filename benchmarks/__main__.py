@@ -3,45 +3,79 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import dataclasses
 import secrets
 import shutil
 import signal
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 
 from benchmarks.bench import Bench
 from benchmarks.options import FULL, QUICK, Options
 from benchmarks.report import Circumstances, write
-from benchmarks.sections import dispatch, drain, latency, memory, priority, recovery
+from benchmarks.sections import dispatch, drain, growth, latency, memory, priority, recovery
 from benchmarks.stand import REPOSITORY, Stand
 
-SECTIONS = {section.NAME: section for section in (drain, dispatch, latency, priority, memory, recovery)}
+SECTIONS = {section.NAME: section for section in (drain, dispatch, latency, priority, growth, memory, recovery)}
 PUBLISHED = REPOSITORY / "benchmarks" / "results"
 ELSEWHERE = REPOSITORY / ".chiffon" / "bench"
+STOPPED = 130
+
+
+class Stopped(BaseException):
+    """The user, or a signal, asked for the end. No Exception, so that no round takes it for its own."""
 
 
 def main() -> int:
-    """Measure what was asked for, and report. Exit code 1 if a round failed."""
+    """Measure what was asked for, and report. Exit code 1: a round failed; 130: it was stopped."""
     options = _options()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     folder = Path(tempfile.mkdtemp(prefix="chiffon-bench-"))
-    _say(f"seed {options.seed}; logs are in {folder} meanwhile")
-    with Stand(folder) as stand:
-        bench = Bench(stand, options, _say)
-        circumstances = Circumstances.now(stand.versions)
-        for name, section in SECTIONS.items():
-            if not options.sections or name in options.sections:
-                section.run(bench)
-                write(options.out, circumstances, options, bench.records)  # what there is, should the rest fail
-    shutil.rmtree(folder, ignore_errors=True)
+    _say(f"seed {options.seed}; logs are in {folder} until the end")
+    try:
+        with _heeding_signals(), Stand(folder) as stand:
+            bench = _measure(stand, options)
+    except Stopped:
+        _say(f"Stopped; what was measured is in {options.out}")
+        return STOPPED
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
     _say((options.out / "latest.md").read_text())
     for record in bench.records.failures():
         _say(f"FAILED {record.section} {record.case} round {record.round} {record.contender}: {record.failure}")
     _say(f"The results are in {options.out}")
     return 1 if bench.records.failures() else 0
+
+
+def _measure(stand: Stand, options: Options) -> Bench:
+    """Run the sections; after each, and should something end the run, write what there is."""
+    bench = Bench(stand, options, _say)
+    circumstances = Circumstances.now(stand.versions)
+    for name, section in SECTIONS.items():
+        if not options.sections or name in options.sections:
+            try:
+                section.run(bench)
+            finally:
+                write(options.out, circumstances, options, bench.records)
+    return bench
+
+
+@contextmanager
+def _heeding_signals() -> Iterator[None]:
+    """Stop at Ctrl-C, SIGTERM and SIGHUP, even where who started this ignores them."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise Stopped
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _options() -> Options:
@@ -72,6 +106,4 @@ def _say(line: str) -> None:
 
 
 if __name__ == "__main__":
-    with contextlib.suppress(KeyboardInterrupt):
-        sys.exit(main())
-    sys.exit(130)
+    sys.exit(main())

@@ -7,11 +7,15 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Protocol, TypeVar
 
+import psutil
+import psycopg2
+
 from benchmarks.errors import RoundFailed
 from benchmarks.options import Options
 from benchmarks.records import Record, Records
 from benchmarks.stand import Stand
 from chiffon.devstack.errors import DevstackError
+from chiffon.domain.errors import ChiffonError
 
 
 class Named(Protocol):
@@ -21,6 +25,9 @@ class Named(Protocol):
     def name(self) -> str:
         """As options and results write it."""
 
+
+EXPECTED = (RoundFailed, DevstackError, ChiffonError, OSError, psycopg2.Error, psutil.Error, RuntimeError)
+"""What ends a round and not the run."""
 
 T = TypeVar("T", bound=Named)
 
@@ -51,16 +58,17 @@ class Bench:
 
     def measure(
         self, section: str, case: str, contender: Named, number: int, measurement: Callable[[], Mapping[str, float]]
-    ) -> None:
-        """Take one measurement and record it, or record why there is none."""
+    ) -> bool:
+        """Take one measurement and record it, or record why there is none. Whether there is one."""
         begun = time.monotonic()
         values: Mapping[str, float] = {}
         failure = ""
         try:
             values = measurement()
-        except (RoundFailed, DevstackError, OSError) as error:
+        except EXPECTED as error:
             failure = str(error) or type(error).__name__
         self.records.add(Record(section, case, contender.name, number, values, failure))
         found = ", ".join(f"{name} {value:,.4g}" for name, value in values.items())
         told = found or f"FAILED: {failure.splitlines()[0]}"
         self.say(f"{section} {case} round {number} {contender.name}: {told} ({time.monotonic() - begun:.0f} s)")
+        return not failure

@@ -31,6 +31,9 @@ class Sizes:
     """Rows."""
 
     growth_drain: int
+    growth_dispatch: Mapping[int, int]
+    """By the number of clients: 16 one by one, or 1 in batches."""
+
     memory: tuple[int, int]
     """After how many tasks it is measured for the first time, and for the last."""
 
@@ -52,6 +55,7 @@ FULL = Sizes(
     backlog=10_000,
     growth=(10_000, 1_000_000, 5_000_000),
     growth_drain=10_000,
+    growth_dispatch={16: 2_000, 1: 10_000},
     memory=(20_000, 200_000),
     memory_waiting=100_000,
 )
@@ -70,6 +74,7 @@ QUICK = Sizes(
     backlog=1_000,
     growth=(1_000, 20_000),
     growth_drain=1_000,
+    growth_dispatch={16: 200, 1: 2_000},
     memory=(500, 2_000),
     memory_waiting=2_000,
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
+import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
@@ -46,6 +47,9 @@ class Ground:
     broker_url: str
     database_url: str
     folder: Path
+    together: int = 1
+    """How many processes are to begin to run tasks together."""
+
     name: str = field(default_factory=lambda: uuid.uuid4().hex[:8])
     _processes: list[Process] = field(default_factory=list)
 
@@ -66,6 +70,7 @@ class Ground:
             "BENCH_BROKER_URL": self.broker_url,
             "BENCH_DATABASE_URL": self.database_url,
             tally.FOLDER: str(self.tally.folder),
+            tally.TOGETHER: str(self.together),
             **(environment or {}),
         }
         process = Process(
@@ -196,23 +201,21 @@ class Stand:
         return {"rabbitmq": self.rabbitmq.version, "postgres": self.postgres.version}
 
     @contextlib.contextmanager
-    def ground(self, template: str) -> Iterator[Ground]:
+    def ground(self, template: str, *, together: int = 1) -> Iterator[Ground]:
         """Lend a ground for one round, with a database that is a copy of ``template``."""
         database_url = self.postgres.create_database(template=template)
         try:
-            with self.ground_on(database_url) as ground:
+            with self.ground_on(database_url, together=together) as ground:
                 yield ground
         finally:
             self.postgres.drop_database(database_url)
 
     @contextlib.contextmanager
-    def ground_on(self, database_url: str) -> Iterator[Ground]:
+    def ground_on(self, database_url: str, *, together: int = 1) -> Iterator[Ground]:
         """Lend a ground for one round on a database that stays."""
-        name = uuid.uuid4().hex[:8]
-        folder = self.folder / name
-        folder.mkdir()
+        folder = Path(tempfile.mkdtemp(dir=self.folder))
         broker_url = self.rabbitmq.create_vhost()
-        ground = Ground(broker_url, database_url, folder, name)
+        ground = Ground(broker_url, database_url, folder, together)
         try:
             yield ground
         finally:

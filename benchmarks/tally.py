@@ -16,6 +16,12 @@ from typing import NamedTuple
 FOLDER = "BENCH_TALLY"
 """The variable that names the folder."""
 
+TOGETHER = "BENCH_TOGETHER"
+"""The variable that says how many processes begin together: the first run in each waits for the others' first."""
+
+_PATIENCE = 60.0
+"""Seconds that one waits for the others."""
+
 RING = 16_384
 """Notes that a file keeps: more than one process makes in a round whose times are read."""
 
@@ -56,8 +62,16 @@ def note(key: int) -> None:
     """Write down, in the file of this process, that the task ``key`` was run now."""
     global _pen
     if _pen is None or _pen.pid != os.getpid():  # forked: the file is the parent's
-        _pen = Pen(Path(os.environ[FOLDER]))
+        folder = Path(os.environ[FOLDER])
+        _pen = Pen(folder)
+        _wait_for_others(folder, int(os.environ.get(TOGETHER, "1")))
     _pen.note(key)
+
+
+def _wait_for_others(folder: Path, processes: int) -> None:
+    deadline = time.monotonic() + _PATIENCE
+    while len(os.listdir(folder)) < processes and time.monotonic() < deadline:
+        time.sleep(0.001)
 
 
 class Tally:

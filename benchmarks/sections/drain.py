@@ -27,7 +27,7 @@ def run(bench: Bench) -> None:
 
 
 def _round(bench: Bench, contender: Contender, deed: str, count: int) -> dict[str, float]:
-    with bench.stand.ground(contender.template) as ground:
+    with bench.stand.ground(contender.template, together=PROCESSES) as ground:
         contender.fill(ground, deed, count)
         return drain(ground, contender, count)
 
@@ -35,7 +35,7 @@ def _round(bench: Bench, contender: Contender, deed: str, count: int) -> dict[st
 def drain(ground: Ground, contender: Contender, count: int) -> dict[str, float]:
     """Start the worker on ``count`` waiting tasks and return ``tasks_per_s``.
 
-    The clock starts when a tenth of the tasks has run and every process has run one, and stops when the last one is
+    All processes begin together. The clock starts when a tenth of the tasks has run, and stops when the last one is
     done: has run, and where ends are kept, all ends are to be read in the database. Raises RoundFailed.
     """
     with ground.database() as database:
