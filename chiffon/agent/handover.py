@@ -45,7 +45,6 @@ class HandOver:
         self._returned = returned
         self._over = over
         self._read = 0
-        self._place = 0
         self._pid: int | None = None
         self._recalled_at: float | None = None
 
@@ -143,7 +142,7 @@ class HandOver:
         return request
 
     def _accept(self, request: ClaimedRequest, at: float) -> None:
-        if request.time_start is None:
+        if request.time_start is None and not request.finished:
             request.on_accepted(self._pid, at)
 
     def _return(self, places: Sequence[int]) -> None:

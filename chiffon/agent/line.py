@@ -64,7 +64,7 @@ class Line:
                 return  # it has to wait for its turn
 
     def execute_using_pool(self, pool: Any, **_: Any) -> None:
-        """A turn has come. Raises TaskRevokedError if nobody wants it any more."""
+        """A turn has come. Raises TaskRevokedError if nobody wants it any more: then the slot is free again."""
         self._turns -= 1
         first = self._next()
         if first is None:
@@ -74,12 +74,23 @@ class Line:
         if slate is None:
             for other in others:
                 self.join(other)
-            first.execute_using_pool(pool)
+            self._put(first, [first], pool)
             return
         hand_over = HandOver([first, *others], slate, returned=self._come_back, over=self._over)
         self._under_way.append(hand_over)
         log.debug("handed_over", tasks=1 + len(others))
-        hand_over.execute_using_pool(pool)
+        self._put(hand_over, [first, *others], pool)
+
+    def _put(self, what: Any, requests: list[ClaimedRequest], pool: Any) -> None:
+        """Give the pool its turn. What it cannot even be given must not keep a slot for ever."""
+        try:
+            what.execute_using_pool(pool)
+        except TaskRevokedError:
+            raise
+        except Exception as error:
+            for request in requests:
+                request.spoil(error)
+            raise TaskRevokedError("it cannot be run") from error
 
     def look(self) -> None:
         """See to the hand-overs under way; to be called every moment."""

@@ -317,6 +317,11 @@ class ClaimedRequest(Request):
         error = WorkError("GivenBack", why, "chiffon")
         self._finish(GivenBack(error, started=self.time_start is not None, after=after))
 
+    def spoil(self, error: Exception) -> None:
+        """It could not even be handed to the pool."""
+        self.log.error("claim_not_run", reason=repr(error))
+        self._finish(DeadLettered(WorkError("Unrunnable", f"the agent could not run it: {error!r}"[:1000], "chiffon")))
+
     def condemn(self, why: str) -> None:
         """Nobody can run it."""
         self._finish(DeadLettered(WorkError("UnknownWorkType", why, "chiffon")))
