@@ -16,8 +16,9 @@ from chiffon.agent.commands import Condemned, Draining, Hopeless, Offer, Refused
 from chiffon.agent.connecting import Meanwhile, connected
 from chiffon.agent.delivery import Delivery
 from chiffon.agent.drain import Drain
+from chiffon.agent.hearing import Hearing
 from chiffon.agent.intake import Intake, What
-from chiffon.agent.killing import finish_writes
+from chiffon.agent.killing import finish_writes, notice_the_dead
 from chiffon.agent.life import Identity, Life
 from chiffon.agent.line import Line
 from chiffon.agent.mailbox import Mailbox
@@ -67,9 +68,9 @@ class LedgerConsumer(Consumer):
         self._pace = Pace(settings.work_ahead if has_processes else 0.0)
         self._reader = Reader(registry, self.app.tasks, settings.max_message)
         self._mailbox = Mailbox()
-        traffic = Traffic(self._consumed, self._room, settings.lost_after)
-        self._intake = Intake(self, self._room, self._pace, traffic, ack_after=settings.ack_after)
-        self._traffic = traffic
+        hearing = Hearing()
+        self._traffic = Traffic(self._consumed, self._room, settings.lost_after, lambda: hearing.asked_at)
+        self._intake = Intake(self, self._room, self._pace, self._traffic, hearing, ack_after=settings.ack_after)
         self._ringer = Ringer(settings, ledger, registry.queues, name=f"ringer {self.hostname}")
         self._sweeper = Sweeper(settings, self._ringer, name=self.hostname, suspicions=self._traffic.suspicions)
         self._clerk = Clerk(
@@ -125,6 +126,11 @@ class LedgerConsumer(Consumer):
         self._clerk.start()
         self._sweeper.start()
         super().start()
+
+    def loop_args(self) -> Any:
+        """What the event loop begins with, after each connect."""
+        notice_the_dead(self.pool)
+        return super().loop_args()
 
     def register_with_event_loop(self, hub: Any) -> None:
         """Watch the mailbox on the event loop, again after each reconnect."""

@@ -35,13 +35,15 @@ class Intake:
     ``consumer``: Celery's. ``slots``: what may be in hand. ``ack_after``: seconds for which a message may wait here.
     """
 
-    def __init__(self, consumer: Any, slots: int, pace: Pace, traffic: Traffic, *, ack_after: float) -> None:
+    def __init__(
+        self, consumer: Any, slots: int, pace: Pace, traffic: Traffic, hearing: Hearing, *, ack_after: float
+    ) -> None:
         self._consumer = consumer
         self._slots = slots
         self._pace = pace
         self._traffic = traffic
         self._ack_after = ack_after
-        self._hearing = Hearing()
+        self._hearing = hearing
         self._window = Window(consumer, slots)
         self._receipts = Receipts(self._acknowledge)
         self._connections = 0
@@ -121,6 +123,8 @@ class Intake:
         """
         if self._consumer.task_consumer is not None:
             with contextlib.suppress(*self._consumer.connection_errors):
+                if self._traffic.has_room:
+                    self._hearing.want()
                 self._hearing.ask(self._consumer.task_consumer.channel)
                 self._fit(in_hand)
                 self._put_back_surplus()

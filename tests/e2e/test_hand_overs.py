@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from signal import SIGTERM
 from typing import Any
 
 import pytest
@@ -120,8 +121,9 @@ def test_what_had_ended_is_kept_when_an_agent_is_told_twice_to_end(
     long = task_ids.pop(5)
     eventually("it to run", lambda: long in diary.task_ids())
 
-    agent.kill("SIGTERM")
-    agent.kill("SIGTERM")
+    agent.container.signal(SIGTERM)
+    eventually("it to say so", lambda: api.agent(agent.agent_id)["status"] == "draining")
+    agent.container.signal(SIGTERM)
     eventually("the agent to be gone", lambda: agent.container.exit_code is not None)
 
     agents.start("heir", pool="prefork")
