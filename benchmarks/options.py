@@ -61,22 +61,22 @@ FULL = Sizes(
 )
 QUICK = Sizes(
     rounds=1,
-    drain={"noop": 1_000, "spin": 1_000, "nap": 100},
+    drain={"noop": 1_000, "nap": 100},
     dispatch={
         "apply_async": 500,
         "apply_async16": 500,
-        "http1": 200,
-        "http16": 500,
-        "batch500": 5_000,
-        "batch500x4": 5_000,
+        "http1": 100,
+        "http16": 300,
+        "batch500": 2_000,
+        "batch500x4": 2_000,
     },
-    latency={20: 40, 200: 100},
-    backlog=1_000,
-    growth=(1_000, 20_000),
-    growth_drain=1_000,
-    growth_dispatch={16: 200, 1: 2_000},
-    memory=(500, 2_000),
-    memory_waiting=2_000,
+    latency={20: 40},
+    backlog=500,
+    growth=(1_000, 5_000),
+    growth_drain=500,
+    growth_dispatch={16: 200, 1: 1_000},
+    memory=(500, 1_000),
+    memory_waiting=1_000,
 )
 
 
