@@ -209,7 +209,7 @@ CELERY_DATABASE = BareCelery("celery-db", "database")
 CELERY_TRACKED = BareCelery("celery-db-tracked", "tracked")
 CELERY_RPC = BareCelery("celery-rpc", "rpc")
 CELERY_LATE = BareCelery("celery-acks-late", "late")
-CHIFFON = Chiffon("chiffon", "priority")
+CHIFFON = Chiffon("chiffon", "")
 CHIFFON_THROUGHPUT = Chiffon("chiffon-throughput", "1")
 
 DRAINERS: tuple[Contender, ...] = (
