@@ -4,6 +4,7 @@ import logging
 
 from chiffon.api.listening import OpenToAll, check_addresses
 from chiffon.config import SettingsError, settings
+from chiffon.ledger import address
 from chiffon.logs import configure
 
 wsgi_app = "wsgi:app"
@@ -18,6 +19,7 @@ def on_starting(server):
     """Refuse to listen where anybody could have work done; say everything in one form."""
     try:
         configure(settings())
+        address.check(settings())
         check_addresses(settings(), [address[0] for address in server.cfg.address if isinstance(address, tuple)])
     except (SettingsError, OpenToAll) as error:
         raise SystemExit(f"chiffon: {error}") from None

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from chiffon.config import settings
+from chiffon.config import SettingsError, settings
 from chiffon.domain.context import WorkContext
+from chiffon.domain.errors import ChiffonError
 from chiffon.domain.retry import Fail, Retry, RetryPolicy
 from chiffon.domain.work import work
 
@@ -15,8 +16,10 @@ __version__ = "0.1.0"
 
 def __getattr__(name: str) -> Any:
     if name in {"app", "celery"}:
-        from chiffon.agent.app import app
-
+        try:
+            from chiffon.agent.app import app
+        except (SettingsError, ChiffonError) as error:  # Celery's command line would show a traceback
+            raise SystemExit(f"chiffon: {error}") from None
         return app
     if name == "submit":
         from chiffon.dispatch.submit import submit

@@ -16,7 +16,7 @@ from chiffon.devstack import foreground, unproxied
 from chiffon.devstack.errors import DevstackError, MissingProgram, NotAllowed
 from chiffon.devstack.screen import Screen
 from chiffon.domain.errors import ChiffonError
-from chiffon.ledger import migrate
+from chiffon.ledger import address, migrate
 
 FAILED = 1
 CANNOT_BEGIN = 2
@@ -66,7 +66,7 @@ def db() -> None:
 @click.argument("revision", default="head")
 def upgrade(revision: str) -> None:
     """Bring the ledger of CHIFFON_DATABASE_URL to REVISION, by default the newest."""
-    url = Settings.from_environment().direct_url
+    url = _ledger_url()
     migrate.upgrade(url, revision)
     click.echo(f"The ledger is at {migrate.status(url).current}.")
 
@@ -75,7 +75,7 @@ def upgrade(revision: str) -> None:
 @click.argument("revision")
 def downgrade(revision: str) -> None:
     """Take the ledger back to REVISION ("base": to nothing). What the later revisions held is lost."""
-    url = Settings.from_environment().direct_url
+    url = _ledger_url()
     migrate.downgrade(url, revision)
     click.echo(f"The ledger is at {migrate.status(url).current or 'nothing'}.")
 
@@ -83,7 +83,7 @@ def downgrade(revision: str) -> None:
 @db.command()
 def current() -> None:
     """Print the ledger's revision and the one that this version needs; exit code 1 if they differ."""
-    found, needed = migrate.status(Settings.from_environment().direct_url)
+    found, needed = migrate.status(_ledger_url())
     click.echo(f"{found or 'nothing'} (this version needs {needed})")
     if found != needed:
         sys.exit(FAILED)
@@ -131,6 +131,12 @@ def http(url: str) -> None:
     click.echo(f"{url} answers {answer.status_code}")
     if not answer.ok:
         sys.exit(FAILED)
+
+
+def _ledger_url() -> str:
+    settings = Settings.from_environment()
+    address.check(settings)
+    return settings.direct_url
 
 
 def _give_up(error: Exception, code: int) -> None:

@@ -184,9 +184,10 @@ class Bench:
             return sweeps.due(cursor, limit=100)
 
     def take_over(self, incarnation: int, *, max_deaths: int = 9) -> list[str]:
-        """Free the tasks of a dead incarnation."""
+        """Free the tasks of a dead incarnation; their ids."""
         with self.transaction() as cursor:
-            return sweeps.take_over(cursor, incarnation, ttl=TTL, max_deaths=max_deaths)
+            freed = sweeps.take_over(cursor, incarnation, ttl=TTL, max_deaths=max_deaths)
+        return [task.task_id for task in freed]
 
     def task_in(self, state: State, **fields: Any) -> str:
         """The id of a new task that has come to a state by lawful steps."""

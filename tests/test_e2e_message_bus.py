@@ -129,7 +129,14 @@ def test_correlation_ids_propagate(
     for delivery in heard:
         assert (delivery.headers["trace_id"], delivery.headers["request_id"]) == ids
         assert delivery.headers["id"] == task_id
-    for line in celery_worker.log_lines(mentioning=task_id):
+
+    def lines_of_both_executions() -> list[dict[str, Any]] | None:
+        found = celery_worker.log_lines(mentioning=task_id)
+        return found if {line.get("execution") for line in found} >= {1, 2} else None
+
+    lines = eventually("the agent's log to name both executions", lines_of_both_executions)
+    assert lines is not None
+    for line in lines:
         assert (line["trace_id"], line["request_id"]) == ids, line
 
 

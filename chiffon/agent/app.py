@@ -18,6 +18,7 @@ from chiffon.bus.topology import WORK_EXCHANGE, Topology
 from chiffon.config import Settings, settings
 from chiffon.domain.discovery import import_workers
 from chiffon.domain.work import DEFAULT_QUEUE, registry
+from chiffon.ledger import address
 
 CONFIGURATION = "celeryconfig"
 """The user's own module of Celery settings, if there is one on the path."""
@@ -35,10 +36,11 @@ def create_app(chosen: Settings | None = None) -> ChiffonCelery:
     """The application: the user's settings, then those that the guarantees need, then every work type as a task.
 
     Raises:
-        SettingsError: the environment does not describe a Chiffon.
+        SettingsError: the environment does not describe a Chiffon, or Postgres' driver cannot use the ledger's address.
         WorkersNotFound: the package that holds the work is not on the path.
     """
     chosen = chosen or settings()
+    address.check(chosen)
     if "" not in sys.path and (here := os.getcwd()) not in sys.path:
         sys.path.insert(0, here)  # Celery's command line takes it away again before it asks for the application
     application = ChiffonCelery("chiffon")
@@ -57,19 +59,11 @@ def create_app(chosen: Settings | None = None) -> ChiffonCelery:
 
 def required(chosen: Settings, queues: tuple[str, ...]) -> dict[str, Any]:
     """The Celery settings that the guarantees need, whatever `celeryconfig` says."""
-    topology = Topology(chosen.queue_type, queues)
     return {
         "broker_url": chosen.broker_url,
         "result_backend": f"chiffon.agent.ledger_backend:LedgerBackend+{chosen.database_url}",
         "worker_consumer": "chiffon.agent.consumer:LedgerConsumer",
-        # The topology is declared from one place, on every connect; here the queues are only consumed from.
-        "task_queues": topology.work_queues(no_declare=True),
-        "task_default_queue": DEFAULT_QUEUE,
-        "task_default_exchange": WORK_EXCHANGE,
-        "task_default_routing_key": DEFAULT_QUEUE,
-        "task_create_missing_queues": False,
-        "task_routes": {w.name: _route(w.queue) for w in registry},
-        "task_default_priority": 3,
+        **_routing(Topology(chosen.queue_type, queues)),
         # A message is acknowledged when its task is settled, and by nobody else.
         "task_acks_late": True,
         "task_acks_on_failure_or_timeout": True,
@@ -99,6 +93,19 @@ def required(chosen: Settings, queues: tuple[str, ...]) -> dict[str, Any]:
         "worker_hijack_root_logger": False,
         "enable_utc": True,
         "task_always_eager": False,
+    }
+
+
+def _routing(topology: Topology) -> dict[str, Any]:
+    """The topology is declared from one place, on every connect; here the queues are only consumed from."""
+    return {
+        "task_queues": topology.work_queues(no_declare=True),
+        "task_default_queue": DEFAULT_QUEUE,
+        "task_default_exchange": WORK_EXCHANGE,
+        "task_default_routing_key": DEFAULT_QUEUE,
+        "task_create_missing_queues": False,
+        "task_routes": {w.name: _route(w.queue) for w in registry},
+        "task_default_priority": 3,
     }
 
 

@@ -28,7 +28,7 @@ from chiffon.agent.backend_values import clean, decoded, encodable, encoded, enc
 from chiffon.agent.backend_waiting import PATIENCE, Meta, Waiting
 from chiffon.config import SettingsError, settings, validated_database_url
 from chiffon.domain.errors import LedgerUnavailable
-from chiffon.ledger import expiry, groups, migrate, results
+from chiffon.ledger import address, expiry, groups, migrate, results
 from chiffon.ledger.connect import Cursor, Ledger, RefusedData
 from chiffon.ledger.listener import Listener, listener_at
 from chiffon.ledger.results import StoredResult
@@ -274,8 +274,10 @@ def _urls(given: str | None) -> tuple[str, str]:
     """The database's URL, and the one by which a session may LISTEN; the settings' own where none is given."""
     try:
         if given is None or not given.partition("://")[2].strip("/"):
+            address.check(settings())
             return settings().database_url, settings().direct_url
         url = validated_database_url(given)
+        address.check_url(url)
     except SettingsError as error:
         raise ImproperlyConfigured(f"the result backend's database: {error}") from None
     return url, url

@@ -199,7 +199,12 @@ class Clerk:
             except (LedgerUnavailable, SchemaBehind, LostRace):
                 raise
             except Exception:  # its message is dead-lettered all the same
-                log.exception("condemned_not_written", task_id=task.task_id)
+                log.exception(
+                    "condemned_not_written",
+                    task_id=task.task_id,
+                    request_id=task.request_id,
+                    trace_id=task.trace_id,
+                )
             del self._condemned[0]
 
     def _mark(self) -> None:
@@ -240,9 +245,16 @@ class Clerk:
         if incarnation is None:
             return
         with self._life.transaction() as cursor:
-            forgotten = agents.still_held(cursor, incarnation) - self._held
-        for task_id, execution in forgotten:
-            log.error("forgotten_task_given_back", task_id=task_id, execution=execution)
+            held = agents.still_held(cursor, incarnation)
+        for task_id, execution in held.keys() - self._held:
+            request_id, trace_id = held[task_id, execution]
+            log.error(
+                "forgotten_task_given_back",
+                task_id=task_id,
+                request_id=request_id,
+                trace_id=trace_id,
+                execution=execution,
+            )
             error = WorkError("GivenBack", "the agent had forgotten it", "chiffon")
             settlement = Settlement(task_id, execution, GivenBack(error, started=True))
             with self._life.transaction() as cursor:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import time
 from collections import deque
 from functools import partial
 from typing import Any
@@ -13,11 +12,11 @@ import structlog
 from celery.concurrency.prefork import TaskPool as Prefork
 from celery.concurrency.solo import TaskPool as SoloPool
 from celery.worker.consumer.consumer import Consumer
-from celery.worker.state import maybe_shutdown
 
 from chiffon import __version__
 from chiffon.agent.clerk import Clerk
 from chiffon.agent.commands import Condemned, Draining, Hopeless, Offer, Refused
+from chiffon.agent.connecting import Meanwhile, connected
 from chiffon.agent.delivery import Delivery
 from chiffon.agent.drain import Drain
 from chiffon.agent.hearing import Hearing
@@ -43,9 +42,6 @@ FLUSH_PATIENCE = 30.0
 
 MARK_AFTER = 0.1
 """Seconds after which a run in a process of its own is noted to have begun; one that ends sooner says so itself."""
-
-RECONNECT_EVERY = 1.0
-"""Seconds between two looks for a broker that is away. (Stock Celery waits up to 30.)"""
 
 
 class LedgerConsumer(Consumer):
@@ -119,22 +115,9 @@ class LedgerConsumer(Consumer):
 
     def ensure_connected(self, conn: Any) -> Any:
         """Connect, however long it takes; what runs goes on meanwhile, and ends in the ledger."""
-
-        def not_yet(error: Exception, _: float) -> None:
-            log.warning("agent_waits_for_broker", reason=f"{conn.as_uri()}: {error}")
-
-        brokers = 1 + len(conn.alt or ())
-        serving = False
-        while True:
-            try:
-                # As library errors they would be none of `connection_errors`, and end the agent.
-                connected = conn.ensure_connection(not_yet, brokers, 0, 0, 0, reraise_as_library_errors=False)
-            except conn.connection_errors:
-                self._serve(RECONNECT_EVERY, register=not serving)
-                serving = True
-            else:
-                self.first_connection_attempt = False
-                return connected
+        found = connected(conn, Meanwhile(self.hub, self.pool, self._mailbox))
+        self.first_connection_attempt = False
+        return found
 
     def connection_for_write(self, url: str | None = None, heartbeat: Any = None) -> Any:
         """The connection that events go out on."""
@@ -151,24 +134,6 @@ class LedgerConsumer(Consumer):
     def _unconfirmed(self) -> dict[str, Any]:
         """Without confirms: the event loop would wait for every one of them, under an alarm without end."""
         return {**self.app.conf.broker_transport_options, "confirm_publish": False}
-
-    def _serve(self, seconds: float, *, register: bool) -> None:
-        """Run the event loop for what is not the broker's: the pool, the timers, the mailbox.
-
-        ``register``: once an outage; each time the pool brings timers along.
-        """
-        maybe_shutdown()
-        if self.hub is None:
-            time.sleep(seconds)
-            return
-        until = time.monotonic() + seconds
-        if register:
-            self.pool.register_with_event_loop(self.hub)
-            self._mailbox.register(self.hub)
-        loop = self.hub.create_loop()
-        while (left := until - time.monotonic()) > 0:
-            self.hub.call_later(left, maybe_shutdown)  # the loop sleeps until its next timer
-            next(loop)
 
     def on_close(self) -> None:
         """The connection is gone, and what it brought will come again. What was claimed goes on: the ledger has it.

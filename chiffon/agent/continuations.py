@@ -55,7 +55,12 @@ def bear(
                 )
             case IdTaken(task_id):
                 # What runs is the row, never the message.
-                log.warning("message_differs_from_row", task_id=task_id)
+                log.warning(
+                    "message_differs_from_row",
+                    task_id=task_id,
+                    request_id=task.request_id,
+                    trace_id=task.trace_id,
+                )
             case Accepted() | Duplicate():
                 pass
     return refused, {d.task.task_id: first_ring(d.task) for d in direct if d.anonymous and d.task.task_id in pending}
@@ -91,7 +96,7 @@ def write(cursor: Cursor, endings: Sequence[Ending], *, reader: Reader, lease: f
             try:
                 task = reader.from_draft(draft, trace_id=ending.trace_id, parent=ending.task_id)
             except Exception:  # it costs itself only
-                log.exception("continuation_refused", parent=ending.task_id)
+                log.exception("continuation_refused", task_id=ending.task_id, trace_id=ending.trace_id)
             else:
                 following.setdefault(task.task_id, task)
     for task in _released(cursor, endings):

@@ -6,9 +6,11 @@ import logging
 from typing import Any
 
 from celery import signals
+from celery.utils.text import str_to_list
 
 from chiffon.config import settings
 from chiffon.domain.errors import LedgerUnavailable, SchemaBehind
+from chiffon.domain.work import registry
 from chiffon.ledger import migrate
 from chiffon.ledger.connect import Ledger
 from chiffon.logs import configure
@@ -27,14 +29,23 @@ def set_up_logging(loglevel: Any = None, **_: Any) -> None:
 
 
 @signals.celeryd_init.connect
-def refuse_green_pools(instance: Any = None, options: Any = None, **_: Any) -> None:
+def refuse_green_pools(conf: Any, options: dict[str, Any], **_: Any) -> None:
     """gevent and eventlet cannot kill a run that is over its limit, and psycopg2 blocks them."""
-    pool = str((options or {}).get("pool") or getattr(instance, "pool_cls", ""))
+    pool = str(options.get("pool_cls") or options.get("pool") or conf.worker_pool)
     if any(green in pool for green in GREEN):
         raise SystemExit(
             "chiffon: this pool cannot stop a run that is over its limit, and Postgres' driver blocks it: "
             "use -P prefork, or -P threads"
         )
+
+
+@signals.celeryd_init.connect
+def refuse_unknown_queues(options: dict[str, Any], **_: Any) -> None:
+    """An agent consumes what some work type asks for, and nothing else is declared. (Celery says so in tracebacks.)"""
+    asked = [*str_to_list(options.get("queues") or ()), *str_to_list(options.get("exclude_queues") or ())]
+    if unknown := [name for name in asked if name not in registry.queues]:
+        known = ", ".join(registry.queues)
+        raise SystemExit(f"chiffon: no work type asks for the queue {unknown[0]!r}; there are: {known}")
 
 
 @signals.celeryd_init.connect

@@ -18,7 +18,7 @@ from chiffon.bus.inflate import bounded_decompress
 from chiffon.bus.letters import DOORBELL
 from chiffon.domain import ids
 from chiffon.domain.envelope import MessageEnvelope, parse_envelope
-from chiffon.domain.errors import InvalidInput, MalformedMessage
+from chiffon.domain.errors import InvalidInput, MalformedMessage, NotJson
 from chiffon.domain.idempotency import fingerprint
 from chiffon.domain.retry import LONGEST_WAIT
 from chiffon.domain.tasks import NewTask
@@ -71,13 +71,11 @@ class Reader:
             raise MalformedMessage("the headers are no table")
         if headers.get(DOORBELL) is not None:
             return Doorbell(_task_id(headers.get("id")))
-        value = self._body(message, headers)
         try:
+            value = self._body(message, headers)
             if "task" in headers:
                 return self._native(message, headers, value)
             return self._enveloped(message, value)
-        except Unrunnable:
-            raise
         except InvalidInput as error:
             raise MalformedMessage(str(error)) from None
 
@@ -114,7 +112,7 @@ class Reader:
             return parse(body.decode())
         except UnicodeDecodeError as error:
             raise MalformedMessage(f"the body is not UTF-8: {error.reason} at byte {error.start}") from None
-        except InvalidInput as error:
+        except NotJson as error:
             raise MalformedMessage(f"the body is {error}") from None
 
     def _enveloped(self, message: Any, value: Any) -> Direct:

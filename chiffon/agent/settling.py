@@ -74,5 +74,5 @@ class Settler:
         except (LedgerUnavailable, SchemaBehind, LostRace):
             raise
         except Exception:  # let go of it: it is given back at the next heartbeat, and run again
-            log.exception("settlement_impossible", task_id=settlement.task_id)
+            log.exception("settlement_impossible", task_id=settlement.task_id, trace_id=finished.trace_id)
             return [(finished, Fenced())]

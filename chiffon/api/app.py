@@ -17,6 +17,7 @@ from chiffon.dispatch.ring import Ringer
 from chiffon.dispatch.wait import Waiter
 from chiffon.domain.discovery import import_workers
 from chiffon.domain.work import registry as work_types
+from chiffon.ledger import address
 from chiffon.ledger.connect import Ledger, engine_options
 from chiffon.ledger.schema import metadata
 
@@ -31,11 +32,12 @@ def create_app(settings: Settings | None = None) -> APIFlask:
         settings: default: the environment's.
 
     Raises:
-        SettingsError: the environment describes none.
+        SettingsError: the environment describes none, or Postgres' driver cannot use the ledger's address.
         OpenToAll: the `flask run` that loads it would serve more than this machine, and there are no keys.
         WorkersNotFound: there is no package that ``CHIFFON_WORKERS`` names.
     """
     settings = settings or config.settings()
+    address.check(settings)
     listening.check_flask_run(settings)
     import_workers(settings.workers)
     app = APIFlask(

@@ -117,10 +117,27 @@ def connect(broker_url: str, *, name: str, patience: float = 10.0, heartbeat: in
         except _FAILURES as error:
             if connection is not None:
                 connection.drop()
-            failures.append(f"{_shown(url)}: {_advice(error)}")
+            failures.append(f"{_shown(url)}: {advice(error)}")
         else:
             return connection
     raise BrokerUnavailable("; ".join(failures))
+
+
+def advice(error: Exception) -> str:
+    """What keeps a broker from being reached, and what to do about it."""
+    if isinstance(error, amqp.AccessRefused):
+        return "RabbitMQ refuses the login; check user and password in CHIFFON_BROKER_URL"
+    if isinstance(error, amqp.NotAllowed):
+        return (
+            f"RabbitMQ refuses the virtual host ({error.reply_text}); check the path of CHIFFON_BROKER_URL,"
+            " and the user's permissions"
+        )
+    if isinstance(error, socket.gaierror):
+        return "the host name is unknown; check CHIFFON_BROKER_URL"
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"its certificate is not trusted ({error.verify_message}); name its authority's file in SSL_CERT_FILE"
+    reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return f"RabbitMQ does not answer ({reason}); start it, or check CHIFFON_BROKER_URL"
 
 
 def version_of(connection: Any) -> Version:
@@ -153,19 +170,3 @@ def _shown(url: str) -> str:
         return str(sanitize_url(url))
     except ValueError:
         return "CHIFFON_BROKER_URL"
-
-
-def _advice(error: Exception) -> str:
-    if isinstance(error, amqp.AccessRefused):
-        return "RabbitMQ refuses the login; check user and password in CHIFFON_BROKER_URL"
-    if isinstance(error, amqp.NotAllowed):
-        return (
-            f"RabbitMQ refuses the virtual host ({error.reply_text}); check the path of CHIFFON_BROKER_URL,"
-            " and the user's permissions"
-        )
-    if isinstance(error, socket.gaierror):
-        return "the host name is unknown; check CHIFFON_BROKER_URL"
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return f"its certificate is not trusted ({error.verify_message}); name its authority's file in SSL_CERT_FILE"
-    reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return f"RabbitMQ does not answer ({reason}); start it, or check CHIFFON_BROKER_URL"

@@ -14,7 +14,7 @@ from chiffon.config import Settings, SettingsError
 from chiffon.domain.discovery import import_workers
 from chiffon.domain.errors import BrokerUnavailable, ChiffonError
 from chiffon.domain.work import registry
-from chiffon.ledger import migrate
+from chiffon.ledger import address, migrate
 
 PATIENCE = 5.0
 """Seconds that a broker has to answer."""
@@ -36,6 +36,7 @@ def examine(environ: Mapping[str, str], version: tuple[int, ...] = sys.version_i
     yield Finding("Python", is_new_enough, note)
     try:
         settings = Settings.from_environment(environ)
+        address.check(settings)
     except SettingsError as error:
         yield Finding("settings", False, str(error))
         return

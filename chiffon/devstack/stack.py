@@ -17,7 +17,7 @@ from chiffon.devstack.process import Process
 from chiffon.devstack.programs import Access, describe, flower_settings
 from chiffon.devstack.rabbitmq import PrivateRabbitMQ
 from chiffon.devstack.screen import Screen
-from chiffon.ledger import migrate
+from chiffon.ledger import address, migrate
 
 _GIVEN = {Program.RABBITMQ: "CHIFFON_BROKER_URL", Program.POSTGRES: "CHIFFON_DATABASE_URL"}
 """The variables that name a server to use instead of a private one."""
@@ -31,7 +31,7 @@ class Stack:
     """
 
     def __init__(self, home: Path, environ: Mapping[str, str], screen: Screen) -> None:
-        Settings.from_environment(environ)
+        address.check(Settings.from_environment(environ))
         self._settings = {name: value for name, value in environ.items() if name.startswith("CHIFFON_")}
         self._screen = screen
         self._api_port = _wanted_port(environ)

@@ -150,7 +150,14 @@ class Ringer:
             self._stopping.wait(_PATIENCE)
             return
         for message_id in receipt.returned:
-            log.error("unroutable", queue=item_ring(letters[message_id][1]).queue)
+            ring = item_ring(letters[message_id][1])
+            log.error(
+                "unroutable",
+                queue=ring.queue,
+                task_id=ring.task_id,
+                request_id=ring.request_id,
+                trace_id=ring.trace_id,
+            )
         self._state = RingerState(True, publisher.connected, publisher.blocked, receipt.why or "rings")
         self._write_down([letters[message_id][1] for message_id in receipt.confirmed])
 

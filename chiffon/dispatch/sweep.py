@@ -162,7 +162,9 @@ class Sweeper:
                     ttl=self._settings.idempotency_ttl,
                     max_deaths=self._settings.max_crashes * DEATHS_PER_CRASH,
                 )
-            log.warning("took_over", incarnation=incarnation, task_ids=freed)
+            log.warning("took_over", incarnation=incarnation, tasks=len(freed))
+            for task in freed:
+                log.warning("task_taken_over", incarnation=incarnation, **task._asdict())
 
     def _drop_session(self) -> None:
         self._deaths.forget()

@@ -135,6 +135,7 @@ registry = WorkTypes()
 """Where `@work` registers."""
 
 
+# Over 40 lines: half of it is the signature that users see, and what each argument means.
 def work(
     name: str,
     *,
@@ -161,14 +162,7 @@ def work(
     Raises:
         WorkTypeError: when the declaration cannot work.
     """
-    if not _NAME.fullmatch(name):
-        raise WorkTypeError(f"{name!r} is no name for a work type: letters, digits, '_', '.' and '-', a letter first")
-    if queue is not None and not _FAMILY.fullmatch(queue):
-        raise WorkTypeError(f"{queue!r} is no name for a queue: small letters, digits, '_', '.' and '-'")
-    if timeout is not None and not timeout > 0:
-        raise WorkTypeError(f"{name}: timeout must be more than 0 seconds, not {timeout}")
-    if retries < 0:
-        raise WorkTypeError(f"{name}: retries must not be negative")
+    _check_declaration(name, timeout, retries, queue)
 
     def register(function: Callable[P, R]) -> Callable[P, R]:
         model, context_parameter = _model_of(name, function)
@@ -190,6 +184,17 @@ def work(
         return function
 
     return register
+
+
+def _check_declaration(name: str, timeout: float | None, retries: int, queue: str | None) -> None:
+    if not _NAME.fullmatch(name):
+        raise WorkTypeError(f"{name!r} is no name for a work type: letters, digits, '_', '.' and '-', a letter first")
+    if queue is not None and not _FAMILY.fullmatch(queue):
+        raise WorkTypeError(f"{queue!r} is no name for a queue: small letters, digits, '_', '.' and '-'")
+    if timeout is not None and not timeout > 0:
+        raise WorkTypeError(f"{name}: timeout must be more than 0 seconds, not {timeout}")
+    if retries < 0:
+        raise WorkTypeError(f"{name}: retries must not be negative")
 
 
 def _model_of(name: str, function: Callable[..., Any]) -> tuple[type[BaseModel], str | None]:

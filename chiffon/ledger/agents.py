@@ -37,7 +37,9 @@ UPDATE agents SET stopped_at = clock_timestamp(), last_heartbeat_at = clock_time
 """
 
 # name: still held  -- reads the executions that the ledger says this incarnation runs
-_STILL_HELD = "SELECT task_id, execution FROM tasks WHERE incarnation = %(incarnation)s AND status = 'running'"
+_STILL_HELD = """
+SELECT task_id, execution, request_id, trace_id FROM tasks WHERE incarnation = %(incarnation)s AND status = 'running'
+"""
 
 
 def register(
@@ -78,7 +80,7 @@ def lock(cursor: Cursor, incarnation: int) -> bool:
 def rejoin(cursor: Cursor, incarnation: int) -> set[tuple[str, int]]:
     """Be there again, on a new session that holds the lock; the executions that are still this incarnation's own."""
     cursor.execute(_REJOIN, {"incarnation": incarnation})
-    return still_held(cursor, incarnation)
+    return set(still_held(cursor, incarnation))
 
 
 def beat(cursor: Cursor, incarnation: int, *, queues: Sequence[str], slots: int) -> None:
@@ -96,7 +98,7 @@ def leave(cursor: Cursor, incarnation: int) -> None:
     cursor.execute(_LEAVE, {"incarnation": incarnation})
 
 
-def still_held(cursor: Cursor, incarnation: int) -> set[tuple[str, int]]:
-    """The executions (task id, number) that the ledger says this incarnation runs."""
+def still_held(cursor: Cursor, incarnation: int) -> dict[tuple[str, int], tuple[str, str]]:
+    """The executions (task id, number) that the ledger says this incarnation runs; their request and trace ids."""
     cursor.execute(_STILL_HELD, {"incarnation": incarnation})
-    return set(cursor.fetchall())
+    return {(task_id, number): (request_id, trace_id) for task_id, number, request_id, trace_id in cursor.fetchall()}

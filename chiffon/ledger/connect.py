@@ -10,11 +10,11 @@ from contextlib import contextmanager
 from typing import Any, TypeAlias
 
 import psycopg2
-from sqlalchemy import Connection, Engine, create_engine, make_url
-from sqlalchemy.dialects.postgresql.psycopg2 import PGDialect_psycopg2
+from sqlalchemy import Connection, Engine, create_engine
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from chiffon.domain.errors import Busy, ChiffonError, LedgerUnavailable, SchemaBehind
+from chiffon.ledger.address import connect_arguments
 
 Cursor: TypeAlias = Any  # psycopg2 has no types of its own
 """A psycopg2 cursor inside an open transaction: what every statement of this room takes."""
@@ -32,9 +32,6 @@ _REFUSED_CLASSES = ("21", "22", "23", "54")
 """SQLSTATE classes that speak of the data and not of the server: the same statement will be refused again."""
 
 _AWAY = (psycopg2.OperationalError, psycopg2.InterfaceError)
-
-_DIALECT: Any = PGDialect_psycopg2()  # type: ignore[no-untyped-call]
-"""Reads a URL as the pool's engine does, options and several hosts included."""
 
 _KEEPALIVE = {
     "connect_timeout": 5,
@@ -138,7 +135,7 @@ def open_session(url: str, name: str) -> Any:
     The server drops it soon after the client's host is gone: its own default would be two hours. Who holds a row for
     longer than two seconds (ms 2000) holds up nobody else's: the statement is a LostRace.
     """
-    _, arguments = _DIALECT.create_connect_args(make_url(url))
+    arguments = connect_arguments(url)
     with translated():
         connection = psycopg2.connect(**{**arguments, **_KEEPALIVE, "application_name": name[:63]})
         with connection, connection.cursor() as cursor:

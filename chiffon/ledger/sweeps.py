@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import NamedTuple
 
 from chiffon.domain.tasks import Ring
 from chiffon.ledger.connect import Cursor
@@ -107,7 +108,7 @@ WITH orphans AS (
          {celery_error_sql("error")} AS result, NULL AS traceback, NULL::jsonb AS children, NULL::jsonb AS meta
     FROM moved WHERE finished_at IS NOT NULL
 ) {TAIL}
-SELECT task_id, finished_at IS NOT NULL FROM moved
+SELECT task_id, request_id, trace_id, finished_at IS NOT NULL FROM moved
 """
 
 # name: debts  -- leases the dead letters owed for longer than their holders need to pay them
@@ -153,6 +154,14 @@ WITH mute AS MATERIALIZED (
 )
 SELECT incarnation FROM mute WHERE pg_terminate_backend(pid)
 """
+
+
+class Freed(NamedTuple):
+    """A task that a dead incarnation has let go."""
+
+    task_id: str
+    request_id: str
+    trace_id: str
 
 
 def due(cursor: Cursor, *, limit: int) -> int:
@@ -202,11 +211,11 @@ def unlocked(cursor: Cursor) -> set[int]:
     return {incarnation for (incarnation,) in cursor.fetchall()}
 
 
-def take_over(cursor: Cursor, incarnation: int, *, ttl: float, max_deaths: int) -> list[str]:
+def take_over(cursor: Cursor, incarnation: int, *, ttl: float, max_deaths: int) -> list[Freed]:
     """Free the tasks of a dead incarnation, holding its lock meanwhile.
 
     Returns:
-        The ids of its tasks; empty too when the lock turned out to be held after all.
+        Its tasks; none too when the lock turned out to be held after all.
     """
     cursor.execute(_TRY_LOCK, {"class": LOCK_CLASS, "incarnation": incarnation})
     if not cursor.fetchone()[0]:
@@ -214,8 +223,8 @@ def take_over(cursor: Cursor, incarnation: int, *, ttl: float, max_deaths: int) 
     cursor.execute(_ORPHANS, {"incarnation": incarnation})
     cursor.execute(_TAKE_OVER, {"incarnation": incarnation, "ttl": ttl, "max_deaths": max_deaths})
     rows = cursor.fetchall()
-    wake(cursor, [task_id for task_id, is_end in rows if is_end])
-    return [task_id for task_id, _ in rows]
+    wake(cursor, [task_id for task_id, *_, is_end in rows if is_end])
+    return [Freed(*ids) for *ids, _ in rows]
 
 
 def debts(cursor: Cursor, *, limit: int, older: float, lease: float) -> Sequence[tuple[Ring, str]]:

@@ -126,7 +126,8 @@ def test_what_an_incarnation_still_holds_is_what_the_ledger_says(bench: Bench) -
     bench.settle(ended, Completed("1"))
     bench.claimed(by=bench.agent("other"))
     with bench.transaction() as cursor:
-        assert agents.still_held(cursor, agent.incarnation) == {(kept.task_id, 1)}
+        held = agents.still_held(cursor, agent.incarnation)
+    assert held == {(kept.task_id, 1): (kept.request_id, kept.trace_id)}
 
 
 def test_the_figures_of_each_queue_are_what_waits_and_runs_there(bench: Bench) -> None:

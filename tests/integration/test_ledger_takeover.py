@@ -131,7 +131,8 @@ def test_whoever_takes_over_holds_the_lock_meanwhile(bench: Bench) -> None:
     bench.lose(agent)
     session = open_session(bench.url, "again")
     with bench.transaction() as sweeper:
-        assert sweeps.take_over(sweeper, agent.incarnation, ttl=300, max_deaths=9) == [claim.task_id]
+        freed = sweeps.take_over(sweeper, agent.incarnation, ttl=300, max_deaths=9)
+        assert freed == [(claim.task_id, claim.request_id, claim.trace_id)]
         with session_transaction(session) as cursor:
             assert not agents.lock(cursor, agent.incarnation)
     with session_transaction(session) as cursor:
@@ -147,7 +148,8 @@ def test_two_sweepers_take_over_once(bench: Bench) -> None:
     bench.lose(agent)
     with bench.transaction() as one, bench.transaction() as other:
         found = [sweeps.take_over(cursor, agent.incarnation, ttl=300, max_deaths=9) for cursor in (one, other)]
-    assert found == [[claim.task_id], []]
+    assert [len(freed) for freed in found] == [1, 0]
+    assert found[0][0].task_id == claim.task_id
 
 
 def test_a_mute_agent_is_cut_off_and_a_living_one_is_not(bench: Bench) -> None:

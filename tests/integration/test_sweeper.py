@@ -9,6 +9,7 @@ import pytest
 
 from chiffon.config import Settings
 from chiffon.devstack.postgres import PrivatePostgres
+from chiffon.dispatch import sweep
 from chiffon.dispatch.ring import Debt
 from chiffon.dispatch.sweep import Suspicion, Sweeper
 from chiffon.domain.states import State
@@ -16,6 +17,7 @@ from chiffon.domain.tasks import Ring
 from chiffon.ledger import agents
 from chiffon.ledger.connect import open_session, session_transaction
 from tests.bench import Bench
+from tests.log_notes import LogNotes
 from tests.racing import until
 
 
@@ -162,6 +164,22 @@ def test_a_restart_of_the_ledger_buries_no_agent_that_comes_back(
     bench.lose(dying)
     until(lambda: notes.rung() == [witness.task_id])  # by now the living one would have been buried too
     assert bench.status(claim.task_id) == "running"
+
+
+def test_each_task_that_is_taken_over_is_named_with_its_ids(
+    bench: Bench, notes: Notes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = LogNotes()
+    monkeypatch.setattr(sweep, "log", log)
+    dying = bench.agent("dying")
+    claims = [bench.claimed(by=dying), bench.claimed(by=dying)]
+    bench.lose(dying)
+    running = sweeper(bench, notes)
+    running.start()
+    until(lambda: len(log.said("task_taken_over")) == 2)
+    running.stop()
+    named = {(line["task_id"], line["request_id"], line["trace_id"]) for line in log.said("task_taken_over")}
+    assert named == {(claim.task_id, claim.request_id, claim.trace_id) for claim in claims}
 
 
 def test_many_sweepers_ring_once(bench: Bench, notes: Notes) -> None:

@@ -59,6 +59,20 @@ def test_bytes_that_are_no_json_message_are_refused(delivery: Delivery, told: st
     assert told in reason(delivery)
 
 
+@pytest.mark.parametrize(
+    ("body", "begins"),
+    [
+        (b"hello", "the body is not valid JSON: "),
+        (b"\xff", "the body is not UTF-8: "),
+        (b'{"a": 1, "a": 2}', "the JSON has an object with the name 'a' twice"),
+        (b"[" * 5000 + b"]" * 5000, "the JSON is nested more than "),
+        (b'{"a": "\\u0000"}', "/a "),
+    ],
+)
+def test_a_reason_is_a_sentence(body: bytes, begins: str) -> None:
+    assert reason(Delivery(body)).startswith(begins)
+
+
 @pytest.mark.parametrize("body", [None, True, 1, "work_request", [], {}, [[], {}, {}]])
 def test_json_that_is_neither_form_is_refused(body: object) -> None:
     assert "not a MessageEnvelope" in reason(Delivery(encoded(body)))
