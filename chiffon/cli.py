@@ -82,10 +82,10 @@ def downgrade(revision: str) -> None:
 
 @db.command()
 def current() -> None:
-    """Print the ledger's revision and the one that this version needs; exit code 1 if they differ."""
-    found, needed = migrate.status(_ledger_url())
-    click.echo(f"{found or 'nothing'} (this version needs {needed})")
-    if found != needed:
+    """Print the ledger's revision and the one that this version needs; exit code 1 if it is behind."""
+    status = migrate.status(_ledger_url())
+    click.echo(f"{status.current or 'nothing'} (this version needs {status.head})")
+    if status.is_behind:
         sys.exit(FAILED)
 
 

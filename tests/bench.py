@@ -37,7 +37,15 @@ ENDING: dict[State, Verdict] = {
 class Agent:
     """One life of an agent, on a session of its own that holds its lock."""
 
-    def __init__(self, url: str, name: str, *, slots: int = 4, work_types: Sequence[str] = ("echo",)) -> None:
+    def __init__(
+        self,
+        url: str,
+        name: str,
+        *,
+        slots: int = 4,
+        work_types: Sequence[str] = ("echo",),
+        queues: Sequence[str] = ("work_queue",),
+    ) -> None:
         self.name = name
         self.session = open_session(url, f"agent {name}")
         with session_transaction(self.session) as cursor:
@@ -47,7 +55,7 @@ class Agent:
                 hostname="bench",
                 pid=1,
                 slots=slots,
-                queues=["work_queue"],
+                queues=queues,
                 work_types=work_types,
                 version="0",
             )

@@ -5,19 +5,27 @@ What they publish is caught, and becomes rows in the commit that settles them.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from celery import Task as CeleryTask
 from celery import states
 from celery.app.task import Context
+from celery.exceptions import Ignore
 
 from chiffon.agent.child import ledger
 from chiffon.agent.continuations import RELEASE_CHORD
-from chiffon.agent.run import Run, current
+from chiffon.agent.ledger_backend import OUTAGES
+from chiffon.agent.run import Report, Run, current
 from chiffon.agent.task import LedgerTask
 from chiffon.domain.states import CELERY_STATES, State
+from chiffon.domain.verdicts import GivenBack, WorkError
 from chiffon.ledger import aftermath
 from chiffon.ledger.effects import AFTER_END
+
+_AGAIN_AFTER = 1.0
+"""Seconds until what could not reach the ledger is run again."""
 
 
 class ReleaseChord(LedgerTask):
@@ -29,14 +37,15 @@ class ReleaseChord(LedgerTask):
 
     def run(self, group_id: str, callback: dict[str, Any]) -> None:
         """``callback``: the body, as a signature's dict."""
-        _ending()
-        self.backend.release_chord(group_id, self.app.signature(callback))
+        with _however_long_it_takes():
+            self.backend.release_chord(group_id, self.app.signature(callback))
 
 
 class AfterEnd(LedgerTask):
     """See to the errbacks, the chain and the chord of a task that ended without a run of its own to do it.
 
-    It was cancelled or expired, its agent died once too often, or it took the end of another.
+    It was cancelled or expired, its agent died once too often, it took the end of another, or it has an errback that is
+    to be called on the spot.
     """
 
     name = AFTER_END
@@ -45,11 +54,15 @@ class AfterEnd(LedgerTask):
 
     def run(self, task_id: str) -> None:
         """``task_id``: of the task that ended."""
-        run = _ending()
-        with ledger().transaction() as cursor:
-            end = aftermath.read(cursor, task_id)
-        if end is None:
-            return
+        with _however_long_it_takes() as run:
+            with ledger().transaction() as cursor:
+                end = aftermath.read(cursor, task_id)
+            if end is not None:
+                self._see_to(task_id, end)
+            if run is not None:
+                run.report.side_results[:] = [kept for kept in run.report.side_results if kept.task_id != task_id]
+
+    def _see_to(self, task_id: str, end: aftermath.End) -> None:
         request = Context(
             {
                 "id": task_id,
@@ -75,9 +88,8 @@ class AfterEnd(LedgerTask):
                     "exc_message": [end.error["message"]],
                 }
             )
-            self.backend.mark_as_failure(task_id, error, request=request, state=state)
-        if run is not None:
-            run.report.side_results[:] = [kept for kept in run.report.side_results if kept.task_id != task_id]
+            traceback = end.error.get("traceback")
+            self.backend.mark_as_failure(task_id, error, traceback=traceback, request=request, state=state)
 
     def _succeed(self, request: Context, result: Any) -> None:
         """What Celery's tracer does when a task returns."""
@@ -96,9 +108,19 @@ def tasks() -> tuple[CeleryTask, ...]:
     return ReleaseChord(), AfterEnd()
 
 
-def _ending() -> Run | None:
-    """From here on, everything that is published follows from this run."""
+@contextmanager
+def _however_long_it_takes() -> Iterator[Run | None]:
+    """From here on, everything that is published follows from this run; and no outage of the ledger fails it.
+
+    It is given back instead, without a limit: the end that it sees to is written down, and will not come again.
+    """
     run = current()
-    if run is not None:
-        run.ending = True
-    return run
+    if run is None:
+        yield None
+        return
+    run.ending = True
+    try:
+        yield run
+    except OUTAGES as error:
+        run.report = Report(GivenBack(WorkError(type(error).__name__, str(error), "chiffon"), True, _AGAIN_AFTER))
+        raise Ignore(str(error)) from error

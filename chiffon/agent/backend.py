@@ -29,7 +29,7 @@ from chiffon.agent.backend_waiting import PATIENCE, Meta, Waiting
 from chiffon.config import SettingsError, settings, validated_database_url
 from chiffon.domain.errors import LedgerUnavailable
 from chiffon.ledger import address, expiry, groups, migrate, results
-from chiffon.ledger.connect import Cursor, Ledger, RefusedData
+from chiffon.ledger.connect import Cursor, Ledger, LostRace, RefusedData
 from chiffon.ledger.listener import Listener, listener_at
 from chiffon.ledger.results import StoredResult
 
@@ -92,8 +92,8 @@ class PostgresBackend(Waiting, Chords, Backend):
         return re.sub(r"([?&]password=)[^&]*", r"\1**", shown)
 
     def exception_safe_to_retry(self, exc: BaseException) -> bool:
-        """Whether repeating may help: when Postgres is away, not when it refused the data."""
-        return isinstance(exc, LedgerUnavailable)
+        """Whether repeating may help: when Postgres is away, or let another go first; not when it refused the data."""
+        return isinstance(exc, LedgerUnavailable | LostRace)
 
     def encode(self, data: Any) -> str:
         """JSON text that Postgres can keep. Raises EncodeError, by which Celery makes the task a FAILURE."""
@@ -182,7 +182,7 @@ class PostgresBackend(Waiting, Chords, Backend):
                 until=time.monotonic() + PATIENCE,
                 limit=self.max_retries if max_retries is None else max_retries,
             )
-        except LedgerUnavailable as error:
+        except (LedgerUnavailable, LostRace) as error:
             if fallback_exc is None or not self.always_retry:
                 raise
             raise fallback_exc(f"{fallback_msg}: {error}") from error
@@ -205,7 +205,7 @@ class PostgresBackend(Waiting, Chords, Backend):
         for retries in itertools.count():
             try:
                 return step()
-            except LedgerUnavailable as error:
+            except (LedgerUnavailable, LostRace) as error:
                 left = until - time.monotonic()
                 if not self.always_retry or retries >= limit or left <= 0:
                     raise

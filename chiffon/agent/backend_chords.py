@@ -9,6 +9,7 @@ from typing import Any
 
 from celery import maybe_signature, states
 from celery.exceptions import ChordError
+from celery.exceptions import TimeoutError as CeleryTimeout
 from celery.utils.functional import _regen
 
 from chiffon.agent.backend_values import decoded, encoded
@@ -31,6 +32,9 @@ class Chords:
     _ensure_retryable: Callable[..., Any]
     _transaction: Callable[[], AbstractContextManager[Cursor]]
     _stored: Callable[..., StoredResult]
+
+    outlasted: tuple[type[Exception], ...] = ()
+    """What `release_chord` raises instead of failing the callback: its caller comes again once that has passed."""
 
     def apply_chord(self, header_result_args: tuple[Any, ...], body: Any, **kwargs: Any) -> None:
         """Make ready for a chord, before its header is published."""
@@ -62,6 +66,8 @@ class Chords:
         """
         try:
             values = self.header_values(group_id)
+        except self.outlasted:
+            raise
         except ChordError as error:
             logger.error("chord %s raised: %s", group_id, error)
             self.chord_error_from_stack(callback, error)
@@ -81,12 +87,13 @@ class Chords:
         Raises:
             ChordError: one of them failed, or the header is not known.
             CeleryTimeout: a result is not there.
+            LedgerUnavailable: nobody can say.
         """
         text = self._ensure_retryable(self._header, group_id)
         if text is None:
             raise ChordError(f"GroupResult {group_id} no longer exists")
         tree = decoded(text)
-        metas = dict(self.get_many(set(leaves(tree)), timeout=self.app.conf.result_chord_join_timeout))
+        metas = self._metas(set(leaves(tree)))
         for task_id in leaves(tree):
             if metas[task_id]["status"] in states.PROPAGATE_STATES:
                 cause = metas[task_id]["result"]
@@ -94,9 +101,19 @@ class Chords:
         values: list[Any] = filled(tree, {task_id: meta["result"] for task_id, meta in metas.items()})
         return values
 
+    def _metas(self, task_ids: set[str]) -> dict[str, dict[str, Any]]:
+        try:
+            return dict(self.get_many(task_ids, timeout=self.app.conf.result_chord_join_timeout))
+        except CeleryTimeout as error:
+            if isinstance(error.__cause__, LedgerUnavailable):
+                raise error.__cause__ from error
+            raise
+
     def _apply_callback(self, group_id: str, callback: Any, values: list[Any]) -> None:
         try:
             self.app.amqp._retry_publish(callback.delay, values)
+        except self.outlasted:
+            raise
         except Exception as error:  # the broker may refuse in many ways, and the callback must not stay silent
             logger.exception("chord %s could not publish its callback", group_id)
             self.chord_error_from_stack(callback, _chord_error(f"Callback error: {error!r}", error))

@@ -56,10 +56,9 @@ def ask_cancelled(run: Run) -> bool:
         return bool(_last.answer)
     try:
         with ledger().transaction() as cursor:
-            found = control.status(cursor, run.task_id)
+            wanted = control.may_go_on(cursor, run.task_id, run.execution)
     except ChiffonError as error:
         log.warning("cancellation_not_known", reason=str(error))
         return False
-    _last.asked, _last.asked_at = key, now
-    _last.answer = found is None or found[1] or found[0] != "running"
+    _last.asked, _last.asked_at, _last.answer = key, now, not wanted
     return bool(_last.answer)

@@ -3,28 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import structlog
 
+from chiffon.agent.backend_values import clean
 from chiffon.agent.reading import Direct, Doorbell, Reader
-from chiffon.agent.run import ChordPart, Report
+from chiffon.agent.run import ChordPart, Draft, Report
 from chiffon.config import Settings
 from chiffon.dispatch.submit import first_ring
 from chiffon.domain import ids
 from chiffon.domain.idempotency import fingerprint
-from chiffon.domain.tasks import Accepted, Duplicate, IdTaken, KeyReused, NewTask, Ring
+from chiffon.domain.tasks import Acceptance, Accepted, Duplicate, IdTaken, KeyReused, NewTask, Ring
 from chiffon.domain.verdicts import WorkError
 from chiffon.ledger import results
 from chiffon.ledger.accept import accept
 from chiffon.ledger.condemn import condemn
-from chiffon.ledger.connect import Cursor
+from chiffon.ledger.connect import Cursor, LostRace
 from chiffon.ledger.follow import follow
 
 log = structlog.get_logger(__name__)
 
 RELEASE_CHORD = "chiffon.release_chord"
 """The work type that goes on with a chord's body once its header is complete."""
+
+_UNREADABLE = "chiffon.unreadable"
+"""The work type of a step whose own name cannot be read; nobody knows it."""
 
 
 def bear(
@@ -83,28 +88,107 @@ class Ending:
     trace_id: str
 
 
-def write(cursor: Cursor, endings: Sequence[Ending], *, reader: Reader, lease: float) -> list[Ring]:
+@dataclass(frozen=True)
+class _Refusal:
+    """A step that cannot be taken as it was meant, and why: its row says so, for whoever waits for it."""
+
+    task: NewTask
+    reason: str
+
+
+def write(cursor: Cursor, endings: Sequence[Ending], *, reader: Reader, settings: Settings) -> list[Ring]:
     """Write down what ends set off, in the commit that settles them; the rings that are the caller's.
 
     Raises LostRace, RefusedData.
     """
-    following: dict[str, NewTask] = {}
+    following, refusals = _drafted(endings, reader)
     for ending in endings:
         for side in ending.report.side_results:
             results.store(cursor, side)
+    following += _released(cursor, endings)
+    rings = []
+    for tasks in _without_twins(following):
+        fates, pending = accept(cursor, tasks, lease=settings.ring_lease)
+        rings += [first_ring(task) for task in tasks if task.task_id in pending]
+        for task, fate in zip(tasks, fates, strict=True):
+            if (refusal := _joined(cursor, task, fate)) is not None:
+                refusals.append(refusal)
+    for refusal in refusals:
+        _dead_letter(cursor, refusal, settings)
+    return rings
+
+
+def _drafted(endings: Sequence[Ending], reader: Reader) -> tuple[list[NewTask], list[_Refusal]]:
+    tasks, refusals = [], []
+    for ending in endings:
         for draft in ending.report.drafts:
             try:
-                task = reader.from_draft(draft, trace_id=ending.trace_id, parent=ending.task_id)
-            except Exception:  # it costs itself only
-                log.exception("continuation_refused", task_id=ending.task_id, trace_id=ending.trace_id)
-            else:
-                following.setdefault(task.task_id, task)
-    for task in _released(cursor, endings):
-        following.setdefault(task.task_id, task)
-    if not following:
-        return []
-    _, pending = accept(cursor, list(following.values()), lease=lease)
-    return [first_ring(following[task_id]) for task_id in pending]
+                tasks.append(reader.from_draft(draft, trace_id=ending.trace_id, parent=ending.task_id))
+            except Exception as error:  # noqa: BLE001 -- whatever is wrong with it, it costs itself only
+                refusals.append(_Refusal(_remains(draft, ending, reader), f"it cannot be published: {error}"))
+    return tasks, refusals
+
+
+def _remains(draft: Draft, ending: Ending, reader: Reader) -> NewTask:
+    """What can be said of a task that cannot be read: its name and place in the canvas if possible, or a new id."""
+    headers: dict[str, Any] = {
+        name: draft.headers[name] for name in ("id", "task", "root_id", "group") if name in draft.headers
+    }
+    bare = replace(draft, headers=headers, arguments=[], parameters={}, priority=None)
+    try:
+        return reader.from_draft(bare, trace_id=ending.trace_id, parent=ending.task_id)
+    except Exception:  # noqa: BLE001 -- as above
+        task_id = ids.new_task_id()
+        return NewTask(
+            task_id=task_id,
+            request_id=task_id,
+            trace_id=ending.trace_id,
+            work_type=_UNREADABLE,
+            fingerprint=fingerprint(_UNREADABLE, None),
+            canvas={"parent_id": ending.task_id},
+            keyed=False,
+            origin="canvas",
+        )
+
+
+def _without_twins(tasks: Sequence[NewTask]) -> list[list[NewTask]]:
+    """The tasks in batches, in each of which no two have the same ``task_id`` or idempotency key."""
+    batches: list[tuple[set[str], list[NewTask]]] = []
+    for task in tasks:
+        names = {f"task {task.task_id}", *([f"request {task.request_id}"] if task.keyed else [])}
+        fitting = next((batch for batch in batches if not batch[0] & names), None)
+        if fitting is None:
+            batches.append((names, [task]))
+        else:
+            fitting[0].update(names)
+            fitting[1].append(task)
+    return [batch for _, batch in batches]
+
+
+def _joined(cursor: Cursor, task: NewTask, fate: Acceptance) -> _Refusal | None:
+    """Have a step whose ``request_id`` another task holds take that one's end; why it cannot be taken at all."""
+    match fate:
+        case Duplicate(first) if first != task.task_id:
+            if follow(cursor, task, first) is None:
+                raise LostRace(f"the id {task.task_id} was taken in between")
+        case KeyReused(holder):
+            return _Refusal(
+                task, f"its request_id belongs to task {holder}, of another work type or with other parameters"
+            )
+        case IdTaken(task_id):
+            another = replace(task, task_id=ids.new_task_id())
+            return _Refusal(another, f"its id {task_id} belongs to a task with another payload")
+    return None
+
+
+def _dead_letter(cursor: Cursor, refusal: _Refusal, settings: Settings) -> None:
+    task = replace(refusal.task, keyed=False, delay=None, run_at=None, expires_in=None, expires_at=None)
+    reason = clean(refusal.reason)[:1000]
+    log.error("continuation_refused", task_id=task.task_id, trace_id=task.trace_id, reason=reason)
+    fates, _ = accept(cursor, [task], lease=settings.ring_lease)
+    if isinstance(fates[0], Accepted):
+        error = WorkError("DeadLettered", reason, "chiffon")
+        condemn(cursor, task.task_id, error, owed=True, ttl=settings.idempotency_ttl)
 
 
 def _released(cursor: Cursor, endings: Sequence[Ending]) -> list[NewTask]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from celery import states
@@ -11,16 +12,22 @@ from kombu.exceptions import EncodeError
 from chiffon.agent.backend import PostgresBackend
 from chiffon.agent.run import ChordPart, Run, current
 from chiffon.agent.task import ProcessKilled, Unfit
-from chiffon.domain.errors import InvalidInput
+from chiffon.domain.errors import InvalidInput, LedgerUnavailable, SchemaBehind
 from chiffon.domain.values import check_value
 from chiffon.domain.verdicts import Completed, Crashed, DeadLettered, Failed, RetryLater, TimedOut, Verdict, WorkError
+from chiffon.ledger.connect import LostRace
 from chiffon.ledger.listener import Listener, listener_at
+
+OUTAGES = (LedgerUnavailable, LostRace, SchemaBehind)
+"""What passes, and is nobody's failure: whoever meets it tries again."""
 
 _TRACEBACK_LIMIT = 20_000
 
 
 class LedgerBackend(PostgresBackend):
     """As its parent for whoever asks; for the run that the current thread is in, everything goes into its report."""
+
+    outlasted = OUTAGES  # a chord is released by a task, which is run again
 
     @property
     def listener(self) -> Listener:  # type: ignore[override]
@@ -47,14 +54,33 @@ class LedgerBackend(PostgresBackend):
     def mark_as_failure(
         self, task_id: str, exc: Any, traceback: Any = None, request: Any = None, **options: Any
     ) -> None:
-        """The run's failure; what its errbacks, its chord and the rest of its chain make of it is caught too."""
+        """The run's failure; what its errbacks, its chord and the rest of its chain make of it is caught too.
+
+        An errback that Celery calls on the spot is work, and what it does cannot be caught: with one of those, all of
+        it is left to `chiffon.after_end`. (Stock Celery calls it before the failure is stored, and for a run that has
+        been overtaken too.)
+        """
         run = _run_of(task_id)
         if run is not None:
             run.ending = True
             run.report.drafts.clear()  # of a success that could not be kept
             run.report.chord_parts.clear()
             run.report.verdict = _verdict(exc, traceback)
+            if self._calls_errbacks(request):
+                run.report.deferred = True
+                self.store_result(task_id, exc, states.FAILURE, traceback=traceback, request=request)
+                return
         super().mark_as_failure(task_id, exc, traceback=traceback, request=request, **options)
+
+    def _calls_errbacks(self, request: Any) -> bool:
+        """Whether one of the errbacks takes the request, the error and the traceback: Celery calls that kind."""
+        errbacks = [self.app.signature(errback) for errback in getattr(request, "errbacks", None) or ()]
+        return any(
+            (header := getattr(self.app.tasks.get(errback.task), "__header__", None)) is not None
+            and not isinstance(header, partial)
+            and self._errback_arity_greater(errback, 1)
+            for errback in errbacks
+        )
 
     def mark_as_retry(self, task_id: str, exc: Any, traceback: Any = None, **options: Any) -> Any:
         """The run's wish to be run again, and when."""

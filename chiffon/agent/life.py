@@ -44,22 +44,24 @@ class Life:
     def begin(self) -> set[tuple[str, int]]:
         """Open the session and hold the lock; the executions that are this incarnation's own, none at the first time.
 
-        Raises LedgerUnavailable, also while an older session of ours still holds the lock.
+        An incarnation that the ledger does not have (its registration was rolled back, or a backup restored) is
+        followed by another. Raises LedgerUnavailable, also while an older session of ours still holds the lock;
+        LostRace, SchemaBehind.
         """
         session = open_session(self._url, f"chiffon agent {self.identity.agent_id}")
         try:
             with session_transaction(session) as cursor:
                 migrate.require_current(cursor)
-                held = self._register(cursor) if self.incarnation is None else self._rejoin(cursor, self.incarnation)
+                incarnation, held = self._rejoin(cursor) or self._register(cursor)
         except BaseException:
             session.close()
             raise
-        self._session = session
+        self.incarnation, self._session = incarnation, session
         return held
 
-    def _register(self, cursor: Cursor) -> set[tuple[str, int]]:
+    def _register(self, cursor: Cursor) -> tuple[int, set[tuple[str, int]]]:
         who = self.identity
-        self.incarnation = agents.register(
+        incarnation = agents.register(
             cursor,
             agent_id=who.agent_id,
             hostname=socket.gethostname(),
@@ -69,15 +71,21 @@ class Life:
             work_types=who.work_types,
             version=who.version,
         )
-        log.info("agent_registered", agent_id=who.agent_id, incarnation=self.incarnation)
-        return set()
+        log.info("agent_registered", agent_id=who.agent_id, incarnation=incarnation)
+        return incarnation, set()
 
-    def _rejoin(self, cursor: Cursor, incarnation: int) -> set[tuple[str, int]]:
+    def _rejoin(self, cursor: Cursor) -> tuple[int, set[tuple[str, int]]] | None:
+        incarnation = self.incarnation
+        if incarnation is None:
+            return None
         if not agents.lock(cursor, incarnation):
             raise LedgerUnavailable(f"the lock of incarnation {incarnation} is still held by its old session")
         held = agents.rejoin(cursor, incarnation)
+        if held is None:
+            log.error("incarnation_unknown", agent_id=self.identity.agent_id, incarnation=incarnation)
+            return None
         log.info("agent_rejoined", agent_id=self.identity.agent_id, incarnation=incarnation, held=len(held))
-        return held
+        return incarnation, held
 
     @property
     def alive(self) -> bool:

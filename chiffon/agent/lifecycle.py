@@ -49,7 +49,7 @@ def refuse_unknown_queues(options: dict[str, Any], **_: Any) -> None:
 
 
 @signals.celeryd_init.connect
-def refuse_another_schema(**_: Any) -> None:
+def refuse_an_older_schema(**_: Any) -> None:
     """An agent that does not know the ledger's tables must not write to them. One that cannot reach them waits."""
     ledger = Ledger(settings().database_url, pool_size=1)
     try:

@@ -50,6 +50,7 @@ class Report:
     ``shown``: the result's repr. ``anew``: what the task is to run next time, as a retry or a replacement says it.
     ``children``, ``meta``: what Celery keeps beside a result, as JSON text.
     ``side_results``: results that the run decides for other tasks: the rest of a chain that will not run.
+    ``deferred``: what the end sets off is not in here: a task of its own sees to it, once the end is settled.
     """
 
     verdict: Verdict | None = None
@@ -61,6 +62,7 @@ class Report:
     drafts: list[Draft] = field(default_factory=list)
     side_results: list[StoredResult] = field(default_factory=list)
     chord_parts: list[ChordPart] = field(default_factory=list)
+    deferred: bool = False
 
 
 @dataclass

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import structlog
@@ -15,13 +16,15 @@ from chiffon.agent.reading import Reader
 from chiffon.agent.run import Report
 from chiffon.config import Settings
 from chiffon.dispatch.ring import Ringer
-from chiffon.domain.errors import LedgerUnavailable, SchemaBehind
 from chiffon.domain.states import ENDS
 from chiffon.domain.verdicts import Failed, WorkError
-from chiffon.ledger.connect import LostRace
-from chiffon.ledger.settle import Fenced, Recorded, settle
+from chiffon.ledger.connect import RefusedData
+from chiffon.ledger.settle import Fenced, Recorded, Settlement, settle
 
 log = structlog.get_logger(__name__)
+
+PAUSE = 0.5
+"""Seconds after which what could not be settled is worth another try."""
 
 Answer = tuple[Finished, Recorded | Fenced]
 """A finished run, and what the ledger made of it."""
@@ -30,49 +33,71 @@ Answer = tuple[Finished, Recorded | Fenced]
 class Settler:
     """Writes down how runs came out, and what they set off."""
 
-    def __init__(self, settings: Settings, life: Life, reader: Reader, ringer: Ringer) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        life: Life,
+        reader: Reader,
+        ringer: Ringer,
+        *,
+        pause: Callable[[float], None] = time.sleep,
+    ) -> None:
         self._settings = settings
         self._life = life
         self._reader = reader
         self._ringer = ringer
+        self._pause = pause
 
     def settle(self, batch: Sequence[Finished]) -> list[Answer]:
         """Settle; a run whose result the ledger refuses is settled as failed. No two of one task.
 
-        Raises LedgerUnavailable: some may have been settled; repeating is harmless.
+        What cannot be settled now, for whatever reason, has no answer: settle it again.
+
+        Raises LedgerUnavailable, SchemaBehind: some may have been settled; repeating is harmless.
         """
-        return halved(batch, self._together, self._refused)
+        answers = halved(batch, self._together, self._alone)
+        if len(answers) < len(batch):
+            self._pause(PAUSE)
+        return answers
 
     def _together(self, batch: Sequence[Finished]) -> list[Answer]:
         with self._life.transaction() as cursor:
             found = settle(
                 cursor,
-                [finished.settlement for finished in batch],
+                [_settlement(finished) for finished in batch],
                 ttl=self._settings.idempotency_ttl,
                 max_crashes=self._settings.max_crashes,
             )
             endings = [
                 continuations.Ending(finished.report, finished.settlement.task_id, finished.trace_id)
                 for finished in batch
-                if finished.settlement.caught
+                if _settlement(finished).caught
                 and isinstance(answer := found[finished.key], Recorded)
                 and answer.fresh
                 and answer.status in ENDS
             ]
-            rings = continuations.write(cursor, endings, reader=self._reader, lease=self._settings.ring_lease)
+            rings = continuations.write(cursor, endings, reader=self._reader, settings=self._settings)
         self._ringer.ring(rings)
         return [(finished, found[finished.key]) for finished in batch]
 
-    def _refused(self, finished: Finished, error: Exception) -> list[Answer]:
-        if isinstance(error, LostRace):
+    def _alone(self, finished: Finished, error: Exception) -> list[Answer]:
+        """Only what the ledger refuses for its data is given up: anything else may pass, and the end is kept."""
+        if not isinstance(error, RefusedData):
             return []
         verdict = Failed(WorkError("RefusedData", f"the ledger cannot keep the result: {error}"[:1000], "chiffon"))
         settlement = replace(finished.settlement, verdict=verdict, children=None, meta=None, anew=None, caught=False)
         failed = replace(finished, settlement=settlement, report=Report(verdict=verdict))
-        try:
-            return [(finished, answer) for _, answer in self._together([failed])]
-        except (LedgerUnavailable, SchemaBehind, LostRace):
-            raise
-        except Exception:  # let go of it: it is given back at the next heartbeat, and run again
-            log.exception("settlement_impossible", task_id=settlement.task_id, trace_id=finished.trace_id)
-            return [(finished, Fenced())]
+        return [(finished, answer) for _, answer in halved([failed], self._together, self._impossible)]
+
+    def _impossible(self, failed: Finished, error: Exception) -> list[Answer]:
+        if not isinstance(error, RefusedData):
+            return []
+        # Let go of it: it is given back at the next heartbeat, and run again.
+        log.error("settlement_impossible", task_id=failed.settlement.task_id, reason=str(error))
+        return [(failed, Fenced())]
+
+
+def _settlement(finished: Finished) -> Settlement:
+    """What is settled; what its end sets off is nobody's yet where the run has deferred it."""
+    settlement = finished.settlement
+    return replace(settlement, caught=settlement.caught and not finished.report.deferred)

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from datetime import datetime
 
-from chiffon.dispatch.sweep import Suspicion
+from chiffon.dispatch.lost import Suspicion
 
 _MARGIN = 2.0
 """Seconds by which two publishers' confirms may be written down in another order than the messages arrived."""

@@ -88,7 +88,8 @@ def _look_at_database(settings: Settings) -> str:
 
 
 def _look_at_schema(settings: Settings) -> str:
-    current, head = migrate.status(settings.direct_url)
-    if current != head:
-        raise ChiffonError(f"at {current or 'nothing'}, and this version needs {head}: run `chiffon db upgrade`")
-    return f"at {current}"
+    status = migrate.status(settings.direct_url)
+    needs = f"at {status.current or 'nothing'}, and this version needs {status.head}"
+    if status.is_behind:
+        raise ChiffonError(f"{needs}: run `chiffon db upgrade`")
+    return needs if status.is_ahead else f"at {status.current}"

@@ -15,7 +15,7 @@ from chiffon.bus.letters import Doorbell, Letter, dead_letter_for
 from chiffon.bus.publisher import Publisher
 from chiffon.bus.topology import Topology
 from chiffon.config import Settings
-from chiffon.domain.errors import BrokerUnavailable, LedgerUnavailable
+from chiffon.domain.errors import BrokerUnavailable, ChiffonError
 from chiffon.domain.tasks import Ring
 from chiffon.ledger import rings as ledger_rings
 from chiffon.ledger.connect import Ledger
@@ -114,14 +114,15 @@ class Ringer:
         try:
             while not (self._stopping.is_set() and self._waiting.empty()):
                 batch = self._gather()
-                if not batch:
-                    self._tend(publisher)
-                    continue
                 if unknown := {item_ring(item).queue for item in batch} - set(self._families):
                     self._families += tuple(unknown)  # a family that only another process knows
                     publisher.close()
                     publisher = self._publisher()
-                self._publish(publisher, batch)
+                try:
+                    self._publish(publisher, batch) if batch else self._tend(publisher)
+                except Exception:  # the thread must go on; the sweeper rings for what it had
+                    log.exception("ringer_failed", rings=len(batch))
+                    self._stopping.wait(_PATIENCE)
         finally:
             publisher.close()
 
@@ -193,7 +194,7 @@ class Ringer:
                         ledger_rings.confirm(cursor, rung)
                     if paid:
                         clear_debts(cursor, paid)
-            except LedgerUnavailable as error:
+            except ChiffonError as error:
                 log.warning("confirm_not_written", reason=str(error), rings=len(confirmed))
                 time.sleep(0.2 * attempt)
             else:

@@ -91,8 +91,8 @@ def submit_all(ledger: Ledger, tasks: Sequence[NewTask], *, lease: float) -> tup
     unique = [task for index, task in enumerate(tasks) if origins[index] == index]
     try:
         fates, pending = _repeat_lost_races(lambda: _accept(ledger, unique, lease))
-    except CommitUnknown as error:
-        fates, pending = _accept_again(ledger, unique, lease, error)
+    except _Unanswered as unanswered:
+        fates, pending = _accept_again(ledger, unique, lease, unanswered)
     fate_of = dict(zip((task.task_id for task in unique), fates, strict=True))
     rings = [first_ring(task) for task in unique if task.task_id in pending]
     firsts = [tasks[origin] for origin in origins]
@@ -162,9 +162,22 @@ def first_ring(task: NewTask) -> Ring:
     )
 
 
+class _Unanswered(CommitUnknown):
+    """A commit without an answer. ``fates``: what has become of each task if it happened."""
+
+    def __init__(self, message: str, fates: Sequence[Acceptance]) -> None:
+        super().__init__(message)
+        self.fates = fates
+
+
 def _accept(ledger: Ledger, tasks: Sequence[NewTask], lease: float) -> _Accepted:
-    with ledger.transaction() as cursor:
-        return accept(cursor, tasks, lease=lease)
+    found: _Accepted = ([], set())
+    try:
+        with ledger.transaction() as cursor:
+            found = accept(cursor, tasks, lease=lease)
+    except CommitUnknown as error:
+        raise _Unanswered(str(error), found[0]) from error
+    return found
 
 
 def _repeat_lost_races(attempt: Callable[[], _Accepted]) -> _Accepted:
@@ -176,10 +189,11 @@ def _repeat_lost_races(attempt: Callable[[], _Accepted]) -> _Accepted:
     return attempt()
 
 
-def _accept_again(ledger: Ledger, tasks: Sequence[NewTask], lease: float, error: CommitUnknown) -> _Accepted:
+def _accept_again(ledger: Ledger, tasks: Sequence[NewTask], lease: float, unanswered: _Unanswered) -> _Accepted:
     """After a commit without an answer: the same ids once more, so that it has happened once, whether or not it had.
 
-    A commit that is still under way makes this one wait for it. What had happened is left to the sweeper to ring.
+    A commit that is still under way makes this one wait for it. What had happened is left to the sweeper to ring; what
+    was a duplicate then is one now.
     """
     for pause in (0.0, 0.1, 0.5):
         time.sleep(pause)
@@ -187,16 +201,16 @@ def _accept_again(ledger: Ledger, tasks: Sequence[NewTask], lease: float, error:
             fates, pending = _repeat_lost_races(lambda: _accept(ledger, tasks, lease))
         except LedgerUnavailable:
             continue
-        own = [Duplicate(task.task_id) for task in tasks]
         return [
-            Accepted(fate.task_id) if fate == mine else fate for fate, mine in zip(fates, own, strict=True)
+            then if isinstance(then, Accepted) and now == Duplicate(then.task_id) else now
+            for then, now in zip(unanswered.fates, fates, strict=True)
         ], pending
     first = tasks[0]
     raise OutcomeUnknown(
         "Postgres went away before it said whether it had accepted: repeat with the same request_id",
         first.task_id,
         first.request_id,
-    ) from error
+    ) from unanswered
 
 
 def _origins(tasks: Sequence[NewTask]) -> list[int]:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import structlog
 
 from chiffon.config import Settings
+from chiffon.dispatch.lost import EmptyQueues, Suspicion, ask_ready
 from chiffon.dispatch.ring import Debt, Ringer
-from chiffon.domain.errors import ChiffonError, LedgerUnavailable
+from chiffon.domain.errors import BrokerUnavailable, ChiffonError, LedgerUnavailable
 from chiffon.ledger import rings, sweeps
 from chiffon.ledger.connect import LostRace, open_session, session_transaction
 
@@ -25,20 +25,6 @@ DEATHS_PER_CRASH = 3
 
 DEBT_GRACE = 10.0
 """Seconds that the holder of a message has to dead-letter it itself."""
-
-
-@dataclass(frozen=True)
-class Suspicion:
-    """Messages of a queue that must have been lost: those still `queued` that were rung long ago.
-
-    ``priority``: None is any. ``rung_before``: a moment of the ledger's clock; None is now. ``older_than``: seconds
-    before that.
-    """
-
-    queue: str
-    priority: int | None
-    rung_before: datetime | None
-    older_than: float
 
 
 class DeathWatch:
@@ -65,15 +51,27 @@ class DeathWatch:
 
 
 class Sweeper:
-    """A thread that sweeps every ``CHIFFON_SWEEP_SECONDS``, on a session of its own."""
+    """A thread that sweeps twice in ``CHIFFON_SWEEP_SECONDS``, on a session of its own.
+
+    ``suspicions``: what the agent itself has seen. ``ready``: asks the broker how many messages queues have ready.
+    """
 
     def __init__(
-        self, settings: Settings, ringer: Ringer, *, name: str, suspicions: Callable[[], Sequence[Suspicion]] = tuple
+        self,
+        settings: Settings,
+        ringer: Ringer,
+        *,
+        name: str,
+        suspicions: Callable[[], Sequence[Suspicion]] = tuple,
+        ready: Callable[[Settings, Sequence[str]], Mapping[str, int]] = ask_ready,
     ) -> None:
         self._settings = settings
         self._ringer = ringer
         self._name = name
         self._suspicions = suspicions
+        self._ready = ready
+        self._empty = EmptyQueues(settings.lost_after)
+        self._ask_at = 0.0
         self._deaths = DeathWatch(settings.takeover_grace)
         self._session: Any = None
         self._stopping = threading.Event()
@@ -92,9 +90,6 @@ class Sweeper:
         while not self._stopping.is_set():
             try:
                 full = self._sweep()
-            except LostRace as error:  # the session lives, and what was seen on it counts
-                log.info("sweep_repeated", reason=str(error))
-                full = True
             except LedgerUnavailable as error:
                 log.warning("sweep_waits_for_ledger", reason=str(error))
                 self._drop_session()
@@ -108,63 +103,116 @@ class Sweeper:
                 self._drop_session()
                 full = False
             if not full:
-                self._stopping.wait(self._settings.sweep_seconds)
+                # What comes to be due after its look waits for the next round, which takes a while itself.
+                self._stopping.wait(self._settings.sweep_seconds / 2)
         self._drop_session()
 
     def _sweep(self) -> bool:
         """One round; whether there may be more to do at once."""
         if self._session is None:
             self._session = open_session(self._settings.direct_url, f"chiffon sweeper {self._name}")
-        self._bury()
-        settings = self._settings
-        with session_transaction(self._session) as cursor:
-            expired = sweeps.expire(cursor, limit=BATCH, ttl=settings.idempotency_ttl)
-        with session_transaction(self._session) as cursor:
-            due = sweeps.due(cursor, limit=BATCH)
-        self._find_lost()
-        leased = self._ring() if self._ringer.ready() else 0
-        return BATCH in (len(expired), due, leased)
+        steps = {
+            "bury": self._bury,
+            "expire": self._expire,
+            "due": self._due,
+            "find lost": self._find_lost,
+            "find empty": self._find_empty,
+            "ring": self._ring,
+            "pay": self._pay,
+        }
+        return True in [self._taken(name, step) for name, step in steps.items()]
 
-    def _find_lost(self) -> None:
+    def _taken(self, name: str, step: Callable[[], bool]) -> bool:
+        """Take a step; whether there is more of it to do. What holds up one must not hold up the others."""
+        try:
+            return step()
+        except LostRace as error:  # the session lives, and what was seen on it counts
+            log.info("sweep_held_up", step=name, reason=str(error))
+            return False
+
+    def _expire(self) -> bool:
+        with session_transaction(self._session) as cursor:
+            return len(sweeps.expire(cursor, limit=BATCH, ttl=self._settings.idempotency_ttl)) == BATCH
+
+    def _due(self) -> bool:
+        with session_transaction(self._session) as cursor:
+            return sweeps.due(cursor, limit=BATCH) == BATCH
+
+    def _find_lost(self) -> bool:
         for suspicion in self._suspicions():
-            with session_transaction(self._session) as cursor:
-                lost = sweeps.lost(
-                    cursor,
-                    queue=suspicion.queue,
-                    priority=suspicion.priority,
-                    rung_before=suspicion.rung_before,
-                    older_than=suspicion.older_than,
-                    limit=BATCH,
-                )
-            if lost:
-                log.warning("messages_lost", queue=suspicion.queue, priority=suspicion.priority, tasks=lost)
+            self._ring_again(suspicion)
+        return False
 
-    def _ring(self) -> int:
-        """Ring for what waits, and pay what is owed; how many rings were due."""
+    def _find_empty(self) -> bool:
+        """Suspect the queues in which the broker has had nothing for long, and the ledger something that was rung."""
+        settings, now = self._settings, time.monotonic()
+        if now < self._ask_at or not self._ringer.ready():
+            return False
+        self._ask_at = now + settings.lost_after / 4
+        with session_transaction(self._session) as cursor:
+            overdue = sweeps.overdue_queues(
+                cursor, older_than=settings.lost_after, offline_after=settings.offline_after
+            )
+        try:
+            empty = self._empty.look(self._ready(settings, overdue) if overdue else {})
+        except BrokerUnavailable as error:
+            log.info("queues_not_known", reason=str(error))
+            empty = self._empty.look({})
+        for queue in empty:
+            self._ring_again(Suspicion(queue, None, None, older_than=settings.lost_after))
+        return False
+
+    def _ring_again(self, suspicion: Suspicion) -> None:
+        with session_transaction(self._session) as cursor:
+            lost = sweeps.lost(
+                cursor,
+                queue=suspicion.queue,
+                priority=suspicion.priority,
+                rung_before=suspicion.rung_before,
+                older_than=suspicion.older_than,
+                limit=BATCH,
+            )
+        if lost:
+            log.warning("messages_lost", queue=suspicion.queue, priority=suspicion.priority, tasks=lost)
+
+    def _ring(self) -> bool:
+        if not self._ringer.ready():
+            return False
         with session_transaction(self._session) as cursor:
             leased = rings.lease(cursor, limit=BATCH, lease=self._settings.ring_lease)
         self._ringer.ring(leased)
+        return len(leased) == BATCH
+
+    def _pay(self) -> bool:
+        if not self._ringer.ready():
+            return False
         with session_transaction(self._session) as cursor:
             owed = sweeps.debts(cursor, limit=BATCH, older=DEBT_GRACE, lease=self._settings.ring_lease)
         self._ringer.ring(Debt(ring, reason) for ring, reason in owed)
-        return len(leased)
+        return False
 
-    def _bury(self) -> None:
+    def _bury(self) -> bool:
         with session_transaction(self._session) as cursor:
             if silenced := sweeps.silence_mute(cursor, offline_after=self._settings.offline_after):
                 log.warning("mute_agents_cut_off", incarnations=silenced)
             unlocked = sweeps.unlocked(cursor)
         for incarnation in self._deaths.look(unlocked):
-            with session_transaction(self._session) as cursor:
-                freed = sweeps.take_over(
-                    cursor,
-                    incarnation,
-                    ttl=self._settings.idempotency_ttl,
-                    max_deaths=self._settings.max_crashes * DEATHS_PER_CRASH,
-                )
+            self._taken("take over", partial(self._take_over, incarnation))
+        return False
+
+    def _take_over(self, incarnation: int) -> bool:
+        with session_transaction(self._session) as cursor:
+            freed = sweeps.take_over(
+                cursor,
+                incarnation,
+                ttl=self._settings.idempotency_ttl,
+                max_deaths=self._settings.max_crashes * DEATHS_PER_CRASH,
+            )
+        if freed:
             log.warning("took_over", incarnation=incarnation, tasks=len(freed))
-            for task in freed:
-                log.warning("task_taken_over", incarnation=incarnation, **task._asdict())
+        for task in freed:
+            log.warning("task_taken_over", incarnation=incarnation, **task._asdict())
+        return False
 
     def _drop_session(self) -> None:
         self._deaths.forget()

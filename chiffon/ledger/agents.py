@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from chiffon.ledger.connect import Cursor
+from chiffon.ledger.connect import Cursor, LostRace
 from chiffon.ledger.sweeps import LOCK_CLASS
 
 # name: register  -- (new) -> online; draws the incarnation, and locks it for the life of this session
@@ -14,6 +14,7 @@ VALUES (%(agent_id)s, %(hostname)s, %(pid)s, pg_backend_pid(), %(slots)s, %(queu
 RETURNING incarnation
 """
 _LOCK = "SELECT pg_try_advisory_lock(%(class)s, %(incarnation)s)"
+_UNLOCK = "SELECT pg_advisory_unlock(%(class)s, %(incarnation)s)"
 
 # name: rejoin  -- offline | online -> online, for an incarnation that has its lock again
 _REJOIN = """
@@ -53,7 +54,10 @@ def register(
     work_types: Sequence[str],
     version: str,
 ) -> int:
-    """Enter a new life of an agent, and lock it on this session; its incarnation."""
+    """Enter a new life of an agent, and lock it on this session; its incarnation, once this is committed.
+
+    Raises LostRace: somebody holds the lock of that number (a restored backup draws it twice); the next is another.
+    """
     cursor.execute(
         _REGISTER,
         {
@@ -67,7 +71,8 @@ def register(
         },
     )
     incarnation = int(cursor.fetchone()[0])
-    lock(cursor, incarnation)
+    if not lock(cursor, incarnation):
+        raise LostRace(f"the lock of incarnation {incarnation} is held already")
     return incarnation
 
 
@@ -77,9 +82,15 @@ def lock(cursor: Cursor, incarnation: int) -> bool:
     return bool(cursor.fetchone()[0])
 
 
-def rejoin(cursor: Cursor, incarnation: int) -> set[tuple[str, int]]:
-    """Be there again, on a new session that holds the lock; the executions that are still this incarnation's own."""
+def rejoin(cursor: Cursor, incarnation: int) -> set[tuple[str, int]] | None:
+    """Be there again, on a new session that holds the lock; the executions that are still this incarnation's own.
+
+    None, and the lock is given back: the ledger has no such incarnation.
+    """
     cursor.execute(_REJOIN, {"incarnation": incarnation})
+    if not cursor.rowcount:
+        cursor.execute(_UNLOCK, {"class": LOCK_CLASS, "incarnation": incarnation})
+        return None
     return set(still_held(cursor, incarnation))
 
 

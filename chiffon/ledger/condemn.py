@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from chiffon.domain.verdicts import WorkError
-from chiffon.ledger.connect import Cursor
+from chiffon.ledger.connect import DURABLY, Cursor
 from chiffon.ledger.effects import TAIL, hold, wake
 from chiffon.ledger.settle import celery_error_sql, celery_state_sql, error_json
 
 # name: condemn  -- pending | queued | retrying -> dead_lettered
-_CONDEMN = f"""
+_CONDEMN = f"""{DURABLY}
 WITH doomed AS (
   SELECT task_id FROM tasks WHERE task_id = %(task_id)s AND status IN ('pending', 'queued', 'retrying') FOR UPDATE
 ), ended AS (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -40,6 +41,32 @@ _KEEPALIVE = {
     "keepalives_count": 3,
     "tcp_user_timeout": 10_000,  # milliseconds; what was sent and never answered is not the keepalives' business
 }
+
+_HELD_SESSION = {
+    "lock_timeout": "2s",
+    "tcp_keepalives_idle": "5s",
+    "tcp_keepalives_interval": "2s",
+    "tcp_keepalives_count": "3",
+    "tcp_user_timeout": "10s",
+}
+"""What the server is to do for a session that somebody holds for long.
+
+It drops the session soon after the client's host is gone: its own default would be two hours. Who holds a row for
+longer than two seconds holds up nobody else's: the statement is a LostRace.
+"""
+
+_POOLED_SESSION = _HELD_SESSION | {"idle_in_transaction_session_timeout": "10s"}
+"""And for one that has short transactions only: a client that stopped in the middle of one does not keep its rows."""
+
+# name: set up  -- has the server treat this session so, until its end
+_SET_UP = """
+SELECT set_config(name, value, false) FROM unnest(%(names)s::text[], %(values)s::text[]) AS s (name, value)
+"""
+
+# name: set up if own  -- the same, but behind a transaction pooler nothing
+# There the setting would be that of whoever has this backend next; and a pooler may refuse it as an option of the
+# connection. It hands out process ids of its own making, so that a cancel comes to it.
+_SET_UP_IF_OWN = f"{_SET_UP} WHERE pg_backend_pid() = %(pid)s"
 
 
 class RefusedData(ChiffonError):
@@ -115,7 +142,19 @@ def engine_options(pool_size: int) -> dict[str, Any]:
         "pool_timeout": 5,
         "pool_pre_ping": True,
         "connect_args": dict(_KEEPALIVE),
+        "pool_events": [(_set_up_pooled, "connect")],
     }
+
+
+def _set_up_pooled(connection: Any, _: Any) -> None:
+    """What the pool does with each new connection."""
+    _set_up(connection, _SET_UP_IF_OWN, _POOLED_SESSION)
+
+
+def _set_up(connection: Any, statement: str, settings: dict[str, str]) -> None:
+    with connection, connection.cursor() as cursor:
+        pid = connection.info.backend_pid
+        cursor.execute(statement, {"names": list(settings), "values": list(settings.values()), "pid": pid})
 
 
 @contextmanager
@@ -130,19 +169,28 @@ def on_connection(connection: Any) -> Iterator[Cursor]:
 
 
 def open_session(url: str, name: str) -> Any:
-    """A psycopg2 connection of one's own, called ``name`` in ``pg_stat_activity``. Raises LedgerUnavailable.
-
-    The server drops it soon after the client's host is gone: its own default would be two hours. Who holds a row for
-    longer than two seconds (ms 2000) holds up nobody else's: the statement is a LostRace.
-    """
+    """A psycopg2 connection of one's own, called ``name`` in ``pg_stat_activity``. Raises LedgerUnavailable."""
     arguments = connect_arguments(url)
     with translated():
-        connection = psycopg2.connect(**{**arguments, **_KEEPALIVE, "application_name": name[:63]})
-        with connection, connection.cursor() as cursor:
-            cursor.execute("SET tcp_keepalives_idle = 5; SET tcp_keepalives_interval = 2; SET tcp_keepalives_count = 3")
-            cursor.execute("SET lock_timeout = 2000")
-    _sessions.add(connection)
+        connection = _connect_unshared({**arguments, **_KEEPALIVE, "application_name": name[:63]})
+        _set_up(connection, _SET_UP, _HELD_SESSION)
     return connection
+
+
+def _connect_unshared(arguments: dict[str, Any]) -> Any:
+    """A connection that no forked child has, or will have.
+
+    One that was being opened while another thread forked is not known to be let go of in the child. It is ended, while
+    there is nothing yet that its session could keep; a lock instead would have every fork wait for Postgres.
+    """
+    while True:
+        with _fork_lock:  # no fork is under way
+            forks = _forks
+        connection = psycopg2.connect(**arguments)
+        _sessions.add(connection)
+        if _forks == forks:
+            return connection
+        connection.close()
 
 
 @contextmanager
@@ -203,6 +251,18 @@ def _first_line(error: BaseException) -> str:
 
 
 _sessions: weakref.WeakSet[Any] = weakref.WeakSet()
+_fork_lock = threading.Lock()
+_forks = 0
+
+
+def _before_fork() -> None:
+    global _forks
+    _fork_lock.acquire()
+    _forks += 1
+
+
+def _after_fork() -> None:
+    _fork_lock.release()
 
 
 def _let_go_in_child() -> None:
@@ -216,6 +276,7 @@ def _let_go_in_child() -> None:
         if not connection.closed:
             os.dup2(nowhere, connection.fileno())
     os.close(nowhere)
+    _after_fork()
 
 
-os.register_at_fork(after_in_child=_let_go_in_child)
+os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_let_go_in_child)

@@ -44,6 +44,12 @@ SELECT task_id, history_no, 'running', execution, agent_id, 'asked to stop' FROM
 # name: status  -- reads where a task stands
 _STATUS = "SELECT status, cancel_requested_at IS NOT NULL FROM tasks WHERE task_id = %(task_id)s"
 
+# name: may go on  -- reads whether an execution still holds its task, and nobody asked for it to stop
+_MAY_GO_ON = """
+SELECT FROM tasks
+ WHERE task_id = %(task_id)s AND execution = %(execution)s AND status = 'running' AND cancel_requested_at IS NULL
+"""
+
 # name: take key again  -- the key of a replayed task must be its own, free or expired
 _TAKE_KEY_AGAIN = """
 INSERT INTO request_keys AS k (request_id, task_id, fingerprint)
@@ -97,6 +103,12 @@ def status(cursor: Cursor, task_id: str) -> tuple[str, bool] | None:
     cursor.execute(_STATUS, {"task_id": task_id})
     row: tuple[str, bool] | None = cursor.fetchone()
     return row
+
+
+def may_go_on(cursor: Cursor, task_id: str, execution: int) -> bool:
+    """Whether an execution is still wanted. False: somebody asked, or it has been superseded."""
+    cursor.execute(_MAY_GO_ON, {"task_id": task_id, "execution": execution})
+    return cursor.fetchone() is not None
 
 
 def take_key_again(cursor: Cursor, task_id: str) -> bool:

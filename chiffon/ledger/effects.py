@@ -95,3 +95,31 @@ _HOLD = "SELECT FROM tasks WHERE task_id = ANY(%(task_ids)s) ORDER BY task_id FO
 def hold(cursor: Cursor, task_ids: list[str]) -> None:
     """Lock the tasks until the transaction ends; whatever is read after this is as new as the lock."""
     cursor.execute(_HOLD, {"task_ids": task_ids})
+
+
+# name: unhindered  -- locks the followers and the keys of tasks that are locked, as far as nobody else holds them;
+# reads which of the tasks can end without waiting for anybody
+_UNHINDERED = """
+WITH followers AS (
+  SELECT task_id FROM tasks WHERE follows = ANY(%(task_ids)s) AND status = 'pending' FOR UPDATE SKIP LOCKED
+), keys AS (
+  SELECT k.request_id FROM request_keys k JOIN tasks t ON t.request_id = k.request_id AND t.task_id = k.task_id
+   WHERE t.task_id = ANY(%(task_ids)s) FOR UPDATE OF k SKIP LOCKED
+)
+SELECT t.task_id FROM tasks t
+ WHERE t.task_id = ANY(%(task_ids)s)
+   AND NOT EXISTS (
+     SELECT FROM tasks f WHERE f.follows = t.task_id AND f.status = 'pending'
+        AND f.task_id NOT IN (SELECT task_id FROM followers))
+   AND NOT EXISTS (
+     SELECT FROM request_keys k WHERE k.request_id = t.request_id AND k.task_id = t.task_id
+        AND k.request_id NOT IN (SELECT request_id FROM keys))
+"""
+
+
+def unhindered(cursor: Cursor, task_ids: list[str]) -> list[str]:
+    """Those of the tasks, which the caller has locked, whose end touches nothing that somebody else holds."""
+    if not task_ids:
+        return []
+    cursor.execute(_UNHINDERED, {"task_ids": task_ids})
+    return [task_id for (task_id,) in cursor.fetchall()]

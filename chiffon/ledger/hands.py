@@ -13,9 +13,9 @@ from chiffon.ledger.connect import Ledger
 DEAD_LETTERS = 0x6465_6164
 """The lock of who has a hand in ``dlx_queue``: two hands hide each other's letters."""
 
-# name: take hand  -- waits for the lock, which this transaction holds until its end
+# name: take hand  -- waits for the lock, which this transaction holds until its end, idle for as long as it takes
 _TAKE_HAND = """
-SELECT set_config('lock_timeout', %(patience)s, true);
+SELECT set_config('lock_timeout', %(patience)s, true), set_config('idle_in_transaction_session_timeout', '0', true);
 SELECT pg_advisory_xact_lock(%(lock)s)
 """
 

@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
+import structlog
 from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
@@ -19,8 +20,12 @@ from sqlalchemy.pool import NullPool
 from chiffon.domain.errors import LedgerUnavailable, SchemaBehind
 from chiffon.ledger.connect import Cursor
 
+log = structlog.get_logger(__name__)
+
 _LOCK = 0x6368_6966
 """The advisory lock that two migrations at once queue at."""
+
+_SCRIPTS = Path(__file__).parent / "migrations"
 
 
 class Status(NamedTuple):
@@ -28,6 +33,16 @@ class Status(NamedTuple):
 
     current: str | None
     head: str
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether the ledger is to be upgraded before this code can use it."""
+        return self.current is None or (self.current != self.head and not self.is_ahead)
+
+    @property
+    def is_ahead(self) -> bool:
+        """Whether a newer release has upgraded it: to a revision that this code does not have."""
+        return self.current is not None and self.current not in _revisions(_SCRIPTS)
 
 
 def upgrade(url: str, revision: str = "head") -> None:
@@ -57,25 +72,43 @@ def status(url: str) -> Status:
 
 
 def require_current(cursor: Cursor) -> None:
-    """Raise SchemaBehind, with the command that helps, unless the ledger has the revision that this code needs."""
+    """Raise SchemaBehind, with the command that helps, unless the ledger has the revision that this code needs.
+
+    A newer one will do: migrations come before the code that needs them, and take nothing from the release before.
+    """
     cursor.execute("SELECT to_regclass('alembic_version') IS NOT NULL")
     if not cursor.fetchone()[0]:
         raise SchemaBehind("the ledger has no tables yet: run `chiffon db upgrade`")
     cursor.execute("SELECT version_num FROM alembic_version")
     row = cursor.fetchone()
-    needed = head()
-    if row is None or row[0] != needed:
-        found = row[0] if row else "none"
-        raise SchemaBehind(f"the ledger's schema is {found}, and this code needs {needed}: run `chiffon db upgrade`")
+    found = Status(row[0] if row else None, head())
+    if found.is_behind:
+        raise SchemaBehind(
+            f"the ledger's schema is {found.current or 'none'}, and this code needs {found.head}: "
+            "run `chiffon db upgrade`"
+        )
+    if found.is_ahead:
+        _say_ahead(found)
+
+
+def head() -> str:
+    """The newest revision that this code has."""
+    return _revisions(_SCRIPTS)[0]
 
 
 @cache
-def head() -> str:
-    """The newest revision that this code has."""
-    revision = ScriptDirectory.from_config(_config()).get_current_head()
-    if revision is None:
+def _revisions(scripts: Path) -> tuple[str, ...]:
+    """Every revision that this code has, the newest first."""
+    found = tuple(script.revision for script in ScriptDirectory(scripts).walk_revisions())
+    if not found:
         raise SchemaBehind("this installation has no migrations: reinstall chiffon")
-    return revision
+    return found
+
+
+@cache
+def _say_ahead(status: Status) -> None:
+    """Log it, once a process: every session looks."""
+    log.warning("schema_is_newer", found=status.current, needed=status.head)
 
 
 def _run(url: str, step: Callable[[Config], None]) -> None:
@@ -88,7 +121,7 @@ def _run(url: str, step: Callable[[Config], None]) -> None:
 
 def _config() -> Config:
     config = Config()
-    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    config.set_main_option("script_location", str(_SCRIPTS))
     return config
 
 

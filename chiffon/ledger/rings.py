@@ -27,12 +27,14 @@ RETURNING {RING_COLUMNS}
 """
 
 # name: confirm  -- pending -> queued, only while the ring that was confirmed is the newest
+# Who holds one of them moves it on; else it is rung once more than needed, which is harmless. Waiting for it is not:
+# the confirms of many are written down at once.
 _CONFIRM = """
 WITH rung AS (
   SELECT t.task_id FROM tasks t
     JOIN unnest(%(task_ids)s::text[], %(ring_nos)s::int[]) AS c (task_id, ring_no) USING (task_id)
    WHERE t.status = 'pending' AND t.ring_no = c.ring_no
-   ORDER BY t.task_id FOR UPDATE OF t
+   ORDER BY t.task_id FOR UPDATE OF t SKIP LOCKED
 ), moved AS (
   UPDATE tasks t
      SET status = 'queued', queued_at = clock_timestamp(), next_ring_at = NULL, history_no = t.history_no + 1

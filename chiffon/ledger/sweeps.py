@@ -7,8 +7,8 @@ from datetime import datetime
 from typing import NamedTuple
 
 from chiffon.domain.tasks import Ring
-from chiffon.ledger.connect import Cursor
-from chiffon.ledger.effects import TAIL, wake
+from chiffon.ledger.connect import DURABLY, Cursor
+from chiffon.ledger.effects import TAIL, unhindered, wake
 from chiffon.ledger.settle import celery_error_sql, celery_state_sql
 
 LOCK_CLASS = 0x4348_4946
@@ -37,12 +37,14 @@ SELECT task_id FROM tasks
 """
 
 # name: orphans  -- locks the tasks of a dead incarnation, before they are freed
+# What somebody holds is left for the next round: nobody lives who could claim for this incarnation.
 _ORPHANS = """
-SELECT FROM tasks WHERE incarnation = %(incarnation)s AND status = 'running' ORDER BY task_id FOR UPDATE
+SELECT task_id FROM tasks
+ WHERE incarnation = %(incarnation)s AND status = 'running' ORDER BY task_id FOR UPDATE SKIP LOCKED
 """
 
 # name: expire  -- scheduled | pending | queued | retrying -> expired, when nobody wants it any more
-_EXPIRE = f"""
+_EXPIRE = f"""{DURABLY}
 WITH late AS (
   SELECT task_id FROM tasks WHERE task_id = ANY(%(task_ids)s)
 ), ended AS (
@@ -73,7 +75,7 @@ _TRY_LOCK = "SELECT pg_try_advisory_xact_lock(%(class)s, %(incarnation)s)"
 
 # name: take over  -- running -> pending | cancelled | dead_lettered, for the tasks of a dead incarnation
 # Only what had started is charged with the death.
-_TAKE_OVER = f"""
+_TAKE_OVER = f"""{DURABLY}
 WITH orphans AS (
   SELECT task_id,
          CASE WHEN cancel_requested_at IS NOT NULL THEN 'cancelled'
@@ -81,8 +83,7 @@ WITH orphans AS (
               ELSE 'pending' END AS status,
          jsonb_build_object('type', 'AgentLost', 'module', 'chiffon', 'message',
            'the agent ' || agent_id || ' died while it held the task') AS error
-    FROM tasks WHERE incarnation = %(incarnation)s AND status = 'running'
-   ORDER BY task_id FOR UPDATE
+    FROM tasks WHERE task_id = ANY(%(task_ids)s) AND incarnation = %(incarnation)s AND status = 'running'
 ), moved AS (
   UPDATE tasks t
      SET status = o.status, incarnation = NULL, claim_token = NULL, history_no = t.history_no + 1,
@@ -143,6 +144,17 @@ INSERT INTO task_history (task_id, number, status, detail)
 SELECT task_id, history_no, 'pending', 'its message was lost' FROM moved
 """
 
+# name: overdue queues  -- reads which queues that a living agent consumes have had a rung task for long
+_OVERDUE_QUEUES = """
+SELECT queue FROM (
+  SELECT DISTINCT unnest(queues) AS queue FROM agents
+   WHERE stopped_at IS NULL AND last_heartbeat_at > clock_timestamp() - make_interval(secs => %(offline_after)s)
+) AS consumed
+ WHERE EXISTS (
+   SELECT FROM tasks t WHERE t.status = 'queued' AND t.queue = consumed.queue
+      AND t.queued_at < clock_timestamp() - make_interval(secs => %(older_than)s))
+"""
+
 # name: silence mute  -- ends the sessions of agents that hold their lock and give no sign of life: stopped, or hung
 # Materialized, for a process id alone proves nothing: whose lock it holds must be known before it is ended.
 _SILENCE_MUTE = """
@@ -187,6 +199,12 @@ def lost(
     return int(cursor.rowcount)
 
 
+def overdue_queues(cursor: Cursor, *, older_than: float, offline_after: float) -> list[str]:
+    """The consumed queues in which something has been `queued` for more than ``older_than`` seconds."""
+    cursor.execute(_OVERDUE_QUEUES, {"older_than": older_than, "offline_after": offline_after})
+    return [queue for (queue,) in cursor.fetchall()]
+
+
 def silence_mute(cursor: Cursor, *, offline_after: float) -> list[int]:
     """Cut off the agents that hold their lock without a heartbeat for so many seconds; their incarnations."""
     cursor.execute(_SILENCE_MUTE, {"class": LOCK_CLASS, "offline_after": offline_after})
@@ -196,7 +214,7 @@ def silence_mute(cursor: Cursor, *, offline_after: float) -> list[int]:
 def expire(cursor: Cursor, *, limit: int, ttl: float) -> list[str]:
     """End what has expired; the ids of the tasks it ended."""
     cursor.execute(_LATE, {"limit": limit})
-    late = [task_id for (task_id,) in cursor.fetchall()]
+    late = unhindered(cursor, [task_id for (task_id,) in cursor.fetchall()])
     if not late:
         return []
     cursor.execute(_EXPIRE, {"task_ids": late, "ttl": ttl})
@@ -212,16 +230,19 @@ def unlocked(cursor: Cursor) -> set[int]:
 
 
 def take_over(cursor: Cursor, incarnation: int, *, ttl: float, max_deaths: int) -> list[Freed]:
-    """Free the tasks of a dead incarnation, holding its lock meanwhile.
+    """Free the tasks of a dead incarnation, holding its lock meanwhile; but not those that somebody holds up.
 
     Returns:
-        Its tasks; none too when the lock turned out to be held after all.
+        What it freed; nothing too when the lock turned out to be held after all.
     """
     cursor.execute(_TRY_LOCK, {"class": LOCK_CLASS, "incarnation": incarnation})
     if not cursor.fetchone()[0]:
         return []
     cursor.execute(_ORPHANS, {"incarnation": incarnation})
-    cursor.execute(_TAKE_OVER, {"incarnation": incarnation, "ttl": ttl, "max_deaths": max_deaths})
+    orphans = unhindered(cursor, [task_id for (task_id,) in cursor.fetchall()])
+    if not orphans:
+        return []
+    cursor.execute(_TAKE_OVER, {"task_ids": orphans, "incarnation": incarnation, "ttl": ttl, "max_deaths": max_deaths})
     rows = cursor.fetchall()
     wake(cursor, [task_id for task_id, *_, is_end in rows if is_end])
     return [Freed(*ids) for *ids, _ in rows]

@@ -65,8 +65,8 @@ MUTATIONS = (
     Mutation(
         "the incarnation lock",
         "chiffon/ledger/agents.py",
-        "    lock(cursor, incarnation)\n    return incarnation\n",
-        "    return incarnation\n",
+        "    if not lock(cursor, incarnation):\n",
+        "    if False:\n",
         ("tests/integration/test_ledger_takeover.py::test_a_living_agent_keeps_its_work_whoever_tries",),
     ),
     Mutation(

@@ -2,11 +2,29 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from chiffon.ledger import migrate
 from tests.bench import Bench
+
+NEXT = "9999"
+"""The revision that the next release has, and this one has not."""
+
+
+@pytest.fixture
+def next_release(tmp_path: Path) -> Path:
+    """The migrations of the next release: one more than today."""
+    scripts = tmp_path / "migrations"
+    shutil.copytree(migrate._SCRIPTS, scripts)
+    (scripts / "versions" / "next.py").write_text(
+        f"revision, down_revision, branch_labels, depends_on = {NEXT!r}, {migrate.head()!r}, None, None\n"
+        "def upgrade(): pass\ndef downgrade(): pass\n"
+    )
+    return scripts
 
 
 @pytest.fixture

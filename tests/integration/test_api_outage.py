@@ -74,6 +74,15 @@ def test_a_batch_whose_commit_got_lost_tells_new_from_duplicate(ledger_url: str,
     assert [item["code"] for item in answer["items"]] == [200, 202]
 
 
+@pytest.mark.parametrize("happens", [True, False])
+def test_a_task_that_was_there_before_a_commit_got_lost_is_a_duplicate(ledger_url: str, happens: bool) -> None:
+    ask = {**ECHO, "task_id": "0199ed2a-0000-7000-8000-000000000001", "request_id": "once"}
+    assert api(database_url=ledger_url).post("/dispatch", json=ask).status_code == 202
+    again = client_of(ledger_url, happens=happens, is_back=True).post("/dispatch", json=ask)
+    assert again.json is not None
+    assert (again.status_code, again.json["duplicate"]) == (200, True)
+
+
 def test_an_outcome_that_cannot_be_known_is_503_with_both_ids(ledger_url: str) -> None:
     client = client_of(ledger_url, happens=True, is_back=False)
     response = client.post("/dispatch", json=ECHO)
@@ -107,17 +116,26 @@ def test_work_is_not_taken_in_under_a_schema_that_is_behind(database_url: str) -
         assert problem(api(database_url=database_url).post(path, json=body)) == (503, "schema-behind", set())
 
 
-def test_another_revision_is_503_until_it_is_the_right_one(ledger_url: str) -> None:
+def test_a_schema_that_lost_its_revision_is_503_until_it_has_one(ledger_url: str) -> None:
     client = api(database_url=ledger_url)
     made: Parts = client.application.extensions["chiffon"]
     ledger = made.any_ledger
     with ledger.transaction() as cursor:
-        cursor.execute("UPDATE alembic_version SET version_num = '0000' RETURNING 1")
+        cursor.execute("DELETE FROM alembic_version RETURNING 1")
     assert problem(client.get("/tasks")) == (503, "schema-behind", set())
     with ledger.transaction() as cursor:
-        cursor.execute("UPDATE alembic_version SET version_num = %(head)s", {"head": head()})
+        cursor.execute("INSERT INTO alembic_version VALUES (%(head)s)", {"head": head()})
     assert client.get("/tasks").status_code == 200
     assert client.get("/health/ready").status_code == 200
+
+
+def test_an_api_that_starts_after_the_migration_of_a_newer_release_works(ledger_url: str) -> None:
+    client = api(database_url=ledger_url)
+    made: Parts = client.application.extensions["chiffon"]
+    with made.any_ledger.transaction() as cursor:
+        cursor.execute("UPDATE alembic_version SET version_num = 'newer'")
+    assert client.get("/health/ready").status_code == 200
+    assert client.post("/dispatch", json=ECHO).status_code == 202
 
 
 def test_a_ledger_that_dies_is_503_at_once_and_200_when_it_is_back(ledger_url: str, postgres: PrivatePostgres) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from chiffon.agent import child
+from chiffon.agent.run import Run
 from chiffon.dispatch.cancel import Cancelling, cancel
 from chiffon.dispatch.replay import replay
 from chiffon.domain.errors import WrongState
@@ -149,3 +151,22 @@ def test_unknown_work_may_wait_while_it_is_young_or_some_agent_knew_it_lately(be
     assert waits("unheard.of")
     bench.pass_time(3601)
     assert not waits("unheard.of")
+
+
+def test_a_run_is_told_to_stop_when_somebody_asks_and_when_another_has_taken_its_place(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(child, "ledger", lambda: bench.ledger)
+    monkeypatch.setattr(child, "ASK_EVERY", 0.0)
+    first = bench.claimed()
+
+    def hears(execution: int) -> bool:
+        return child.ask_cancelled(Run(first.task_id, execution, first.trace_id, "r", 1, 0, None, timeout=3600.0))
+
+    assert not hears(1)
+    bench.settle(first, Crashed(an_error()))
+    assert hears(1)
+    bench.claimed(first.task_id)
+    assert (hears(1), hears(2)) == (True, False)
+    cancel(bench.ledger, first.task_id, ttl=TTL)
+    assert hears(2)

@@ -91,15 +91,20 @@ def test_a_condemnation_that_waited_for_a_follower_gives_it_the_end(bench: Bench
     assert [bench.row(task_id)["dead_letter_owed"] for task_id in (first, second)] == [True, False]
 
 
-def test_a_takeover_that_waited_for_a_follower_gives_it_the_end(bench: Bench) -> None:
+def test_what_gets_a_follower_while_it_is_taken_over_ends_after_the_commit_and_its_follower_with_it(
+    bench: Bench,
+) -> None:
     bench.agent("living")
     dying = bench.agent("dying")
-    claim = bench.claimed(by=dying)
+    claim, second = bench.claimed(bench.born(request_id="r"), by=dying), new_task(request_id="r")
     bench.start(claim)
     bench.lose(dying)
-    second, _ = followed_while(bench, claim.task_id, lambda: bench.take_over(dying.incarnation, max_deaths=1))
+    with bench.transaction() as cursor:
+        assert follow(cursor, second, claim.task_id) == "pending"
+        assert bench.take_over(dying.incarnation, max_deaths=1) == [], "whoever holds it is passed by, and nobody waits"
+    assert bench.take_over(dying.incarnation, max_deaths=1) == [claim.task_id]
     assert bench.outcomes(claim.task_id) == ["agent_lost"]
-    assert_they_share_an_end(bench, claim.task_id, second, "dead_lettered", "FAILURE")
+    assert_they_share_an_end(bench, claim.task_id, second.task_id, "dead_lettered", "FAILURE")
 
 
 def test_what_expires_while_it_gets_a_follower_ends_after_the_commit_and_its_follower_with_it(bench: Bench) -> None:

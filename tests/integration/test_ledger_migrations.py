@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,11 +14,14 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, create_engine, inspect
 
+from chiffon.agent.life import Identity, Life
 from chiffon.config import validated_database_url
 from chiffon.domain.errors import LedgerUnavailable, SchemaBehind
 from chiffon.ledger import migrate
 from chiffon.ledger.connect import Ledger
 from chiffon.ledger.schema import metadata
+from tests.integration.conftest import NEXT
+from tests.racing import until
 
 
 @contextmanager
@@ -120,17 +124,51 @@ def test_two_who_migrate_at_once_queue(url: str) -> None:
     assert migrate.status(url).current == migrate.head()
 
 
-def test_a_ledger_that_is_behind_is_told_with_the_command_that_helps(url: str) -> None:
+def test_a_ledger_without_tables_is_told_the_command_that_helps(url: str) -> None:
     ledger = Ledger(url)
     with pytest.raises(SchemaBehind, match="chiffon db upgrade"), ledger.transaction() as cursor:
         migrate.require_current(cursor)
     migrate.upgrade(url)
     with ledger.transaction() as cursor:
         migrate.require_current(cursor)
-        cursor.execute("UPDATE alembic_version SET version_num = 'older'")
-    with pytest.raises(SchemaBehind, match=r"is older, .* run `chiffon db upgrade`"), ledger.transaction() as cursor:
-        migrate.require_current(cursor)
     ledger.close()
+
+
+def test_new_code_does_not_touch_an_older_schema(ledger_url: str, next_release: Path) -> None:
+    url = validated_database_url(ledger_url)
+    ledger, before = Ledger(url), migrate.head()
+    with pytest.MonkeyPatch.context() as release:
+        release.setattr(migrate, "_SCRIPTS", next_release)
+        said = rf"is {before}, .* needs {NEXT}: run `chiffon db upgrade`"
+        with pytest.raises(SchemaBehind, match=said), ledger.transaction() as cursor:
+            migrate.require_current(cursor)
+        assert migrate.status(url).is_behind
+        migrate.upgrade(url)
+        with ledger.transaction() as cursor:
+            migrate.require_current(cursor)
+    ledger.close()
+
+
+def test_old_code_goes_on_against_a_newer_schema(ledger_url: str, next_release: Path) -> None:
+    url = validated_database_url(ledger_url)
+    who = Identity(agent_id="old@here", slots=1, queues=("work_queue",), work_types=("echo",), version="0")
+    life = Life(url, who)
+    life.begin()
+    with pytest.MonkeyPatch.context() as release:
+        release.setattr(migrate, "_SCRIPTS", next_release)
+        migrate.upgrade(url)
+    life.drop()
+    assert until(lambda: begun(life)) == {"began again": set()}
+    assert not migrate.status(url).is_behind
+    life.drop()
+
+
+def begun(life: Life) -> dict[str, set[tuple[str, int]]]:
+    """What a life that begins again still has; nothing while its old session still holds the lock."""
+    try:
+        return {"began again": life.begin()}
+    except LedgerUnavailable:
+        return {}
 
 
 def test_a_statement_on_a_ledger_without_tables_says_what_to_do(url: str) -> None:

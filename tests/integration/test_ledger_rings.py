@@ -166,3 +166,11 @@ def test_a_message_that_was_lost_is_rung_again_at_once(bench: Bench) -> None:
     }
     assert [ring.task_id for ring in lease(bench)] == [lost]
     assert bench.history(lost) == ["pending", "queued", "pending"]
+
+
+def test_a_confirm_does_not_wait_for_who_holds_one_of_its_tasks(bench: Bench) -> None:
+    held, free = bench.born(), bench.born()
+    with bench.transaction() as holder, bench.transaction() as cursor:
+        holder.execute("SELECT FROM tasks WHERE task_id = %s FOR UPDATE", [held])
+        assert rings.confirm(cursor, [(held, 1), (free, 1)]) == 1
+    assert (bench.status(held), bench.status(free)) == ("pending", "queued")

@@ -6,20 +6,24 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from typing import IO
 
 import psutil
 import pytest
+from psycopg2 import extensions
 
 from chiffon.domain.errors import Busy
 from chiffon.domain.verdicts import Completed
-from chiffon.ledger import control, hands
+from chiffon.ledger import control, hands, sweeps
 from chiffon.ledger.accept import accept
 from chiffon.ledger.claims import claim
-from chiffon.ledger.connect import Cursor, Ledger, open_session, session_transaction
+from chiffon.ledger.condemn import condemn
+from chiffon.ledger.connect import Cursor, Ledger, LostRace, open_session, session_transaction
 from chiffon.ledger.settle import Settlement, settle
 from tests.bench import LEASE, TTL, Bench
-from tests.builders import new_task
+from tests.builders import an_error, new_task
 from tests.racing import Thread, until
 
 HOLDER = """
@@ -36,6 +40,29 @@ if child == 0:
 os.waitpid(child, 0)
 session.cursor().execute("SELECT 1")
 print("parent", "goes on", flush=True)
+sys.stdin.read()
+"""
+
+OPENER = """
+import os, sys, time
+import psycopg2
+from chiffon.ledger.connect import open_session
+connect = psycopg2.connect
+def forking(**arguments):
+    # As if another thread forked just now: the connection is there, and nobody knows of it yet.
+    psycopg2.connect = connect
+    connection = connect(**arguments)
+    child = os.fork()
+    if child == 0:
+        print("child", os.getpid(), flush=True)
+        sys.stdin.read()
+        os._exit(0)
+    return connection
+psycopg2.connect = forking
+session = open_session(sys.argv[1], "holder")
+session.cursor().execute("SELECT pg_advisory_lock(7, 7)")
+session.commit()
+print("parent", "holds", flush=True)
 sys.stdin.read()
 """
 
@@ -56,15 +83,22 @@ assert backend() == mine
 """
 
 
-@pytest.fixture
-def holder(bench: Bench) -> Iterator[subprocess.Popen[str]]:
-    """A process that holds a lock, and has a child that does nothing."""
+@contextmanager
+def running(program: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """A process of its own, with what it says."""
     process = subprocess.Popen(
-        [sys.executable, "-c", HOLDER, bench.url], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", program, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
     yield process
     process.kill()
     process.communicate()
+
+
+@pytest.fixture
+def holder(bench: Bench) -> Iterator[subprocess.Popen[str]]:
+    """A process that holds a lock, and has a child that does nothing."""
+    with running(HOLDER, bench.url) as process:
+        yield process
 
 
 def said(stream: IO[str] | None) -> list[str]:
@@ -94,6 +128,15 @@ def test_a_lock_is_free_when_its_holder_is_killed_though_its_child_lives(
     assert psutil.Process(int(child)).status() != psutil.STATUS_ZOMBIE
 
 
+def test_a_lock_is_free_though_its_holder_forked_while_it_connected(bench: Bench) -> None:
+    with running(OPENER, bench.url) as holder:
+        told = dict([said(holder.stdout), said(holder.stdout)])
+        assert is_held(bench)
+        holder.kill()
+        until(lambda: not is_held(bench))
+        assert psutil.Process(int(told["child"])).status() != psutil.STATUS_ZOMBIE
+
+
 def test_the_end_of_a_child_does_not_end_its_parents_session(bench: Bench, holder: subprocess.Popen[str]) -> None:
     _, child = said(holder.stdout)
     os.kill(int(child), 15)
@@ -105,14 +148,48 @@ def test_a_forked_process_has_a_pool_of_its_own(bench: Bench) -> None:
     subprocess.run([sys.executable, "-c", SHARER, bench.url], check=True, timeout=60)
 
 
+def settings_of(cursor: Cursor) -> dict[str, str]:
+    """What the server does for a session, as far as it is not the server's default."""
+    cursor.execute("SELECT name, setting FROM pg_settings WHERE source = 'session'")
+    return dict(cursor.fetchall())
+
+
 def test_a_session_is_dropped_soon_after_its_host_is_gone_and_not_after_two_hours(bench: Bench) -> None:
     session = open_session(bench.url, "mine")
-    with session_transaction(session) as cursor:
-        cursor.execute(
-            "SELECT current_setting('tcp_keepalives_idle')::int * current_setting('tcp_keepalives_count')::int"
-        )
-        assert cursor.fetchone()[0] <= 60
+    with session_transaction(session) as cursor, bench.transaction() as pooled:
+        for found in (settings_of(cursor), settings_of(pooled)):
+            assert int(found["tcp_keepalives_idle"]) + 2 * int(found["tcp_keepalives_count"]) < 20
+            assert int(found["tcp_user_timeout"]) <= 10_000
     session.close()
+
+
+def test_who_stops_in_a_transaction_of_the_pool_keeps_its_rows_for_a_moment_only(bench: Bench) -> None:
+    with bench.transaction() as cursor:
+        found = settings_of(cursor)
+    assert (found["lock_timeout"], found["idle_in_transaction_session_timeout"]) == ("2000", "10000")
+
+
+def test_who_waits_for_a_row_in_the_pool_does_not_wait_for_ever(bench: Bench) -> None:
+    task_id = bench.born()
+    with bench.transaction() as holder:
+        holder.execute("SELECT FROM tasks WHERE task_id = %s FOR UPDATE", [task_id])
+        with pytest.raises(LostRace), bench.transaction() as cursor:
+            cursor.execute("UPDATE tasks SET priority = 1 WHERE task_id = %s", [task_id])
+
+
+def test_a_setting_is_left_on_no_session_that_a_pooler_shares(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pooler hands out a process id of its own making: it is told here by one that is wrong."""
+
+    class Elsewhere(extensions.ConnectionInfo):
+        backend_pid = 1
+
+    class Shared(extensions.connection):
+        info = property(Elsewhere)
+
+    dialect = bench.ledger.engine.dialect
+    monkeypatch.setattr(dialect, "connect", partial(dialect.connect, connection_factory=Shared))
+    with bench.transaction() as cursor:
+        assert settings_of(cursor) == {}
 
 
 def test_every_promise_is_on_disk_before_it_is_given_whatever_the_servers_default(bench: Bench) -> None:
@@ -135,10 +212,17 @@ def test_every_promise_is_on_disk_before_it_is_given_whatever_the_servers_defaul
         with session_transaction(agent.session) as cursor:
             settle(cursor, [Settlement(task.task_id, 1, Completed("1"))], ttl=TTL, max_crashes=3)
             assert commits(cursor) == promised
+        lost = bench.agent("lost")
+        bench.claimed(by=lost)
+        bench.lose(lost)
         for step in (
             lambda cursor: control.cancel_waiting(cursor, "nobody", ttl=TTL),
             lambda cursor: control.replay(cursor, "nobody", lease=LEASE),
+            lambda cursor: condemn(cursor, "nobody", an_error(), owed=False, ttl=TTL),
+            lambda cursor: sweeps.expire(cursor, limit=1, ttl=TTL),
+            lambda cursor, dead=lost.incarnation: sweeps.take_over(cursor, dead, ttl=TTL, max_deaths=9),
         ):
+            bench.born(expires_in=-1.0)
             with bench.transaction() as cursor:
                 step(cursor)
                 assert commits(cursor) == promised

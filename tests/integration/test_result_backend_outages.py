@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import psycopg2
 import pytest
 from celery import Celery
 from celery.exceptions import BackendGetMetaError, BackendStoreError
@@ -98,11 +97,10 @@ def test_processes_that_come_at_once_make_the_tables_once(database_url: str) -> 
     assert migrate.status(url).current == migrate.head()
 
 
-def test_a_schema_that_is_behind_is_refused_and_the_command_named(client: Celery, ledger_url: str) -> None:
-    connection = psycopg2.connect(ledger_url)
-    with connection, connection.cursor() as cursor:
-        cursor.execute("UPDATE alembic_version SET version_num = '0000'")
-    connection.close()
+def test_a_schema_that_is_behind_is_refused_and_the_command_named(
+    client: Celery, ledger_url: str, next_release: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(migrate, "_SCRIPTS", next_release)
     behind = Celery("behind", backend=f"chiffon+{ledger_url}", set_as_current=False)
     with pytest.raises(SchemaBehind, match="chiffon db upgrade"):
         _ = behind.AsyncResult("any").state

@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from typing import Any
 
+import amqp
 import pytest
 
 from chiffon.config import Settings
 from chiffon.devstack.postgres import PrivatePostgres
 from chiffon.dispatch import sweep
+from chiffon.dispatch.lost import Suspicion, ask_ready
 from chiffon.dispatch.ring import Debt
-from chiffon.dispatch.sweep import Suspicion, Sweeper
+from chiffon.dispatch.sweep import Sweeper
 from chiffon.domain.states import State
 from chiffon.domain.tasks import Ring
 from chiffon.ledger import agents
 from chiffon.ledger.connect import open_session, session_transaction
+from chiffon.ledger.follow import follow
+from tests.bells import bare_channel
 from tests.bench import Bench
+from tests.builders import new_task
 from tests.log_notes import LogNotes
 from tests.racing import until
 
@@ -84,6 +92,20 @@ def test_scheduled_work_is_rung_when_it_is_due(bench: Bench, notes: Notes) -> No
     assert bench.history(task_id) == ["scheduled", "pending"]
 
 
+def test_what_becomes_due_right_after_a_round_is_rung_within_the_time_that_was_set(bench: Bench, notes: Notes) -> None:
+    within = 6.0
+    running = Sweeper(Settings(database_url=bench.url, sweep_seconds=within), notes, name="test")  # type: ignore[arg-type]
+    before = bench.born()
+    bench.pass_time(60)
+    running.start()
+    until(lambda: notes.rung() == [before])
+    began = time.monotonic()
+    due = bench.born(delay=0.05)
+    until(lambda: due in notes.rung())
+    assert time.monotonic() - began < within - 1.0
+    running.stop()
+
+
 @pytest.mark.usefixtures("sweeping")
 def test_work_that_nobody_wants_any_more_ends(bench: Bench, notes: Notes) -> None:
     task_id = bench.born(expires_in=0.2)
@@ -116,6 +138,38 @@ def test_a_message_that_must_have_been_lost_is_rung_again(bench: Bench, notes: N
     until(lambda: notes.rung() == [lost])
     running.stop()
     assert bench.status(fresh) == "queued"
+
+
+def test_what_an_empty_queue_should_have_is_rung_again_though_no_agent_is_without_work(
+    bench: Bench, notes: Notes
+) -> None:
+    bench.agent("busy", queues=["work_queue", "work_queue.b", "work_queue.c"])
+    queued = {queue: bench.task_in(State.QUEUED, queue=queue) for queue in ("work_queue", "work_queue.b")}
+    bench.pass_time(60)
+    fresh = bench.task_in(State.QUEUED, queue="work_queue.c")
+    asked: list[set[str]] = []
+
+    def ready(_: Settings, queues: Sequence[str]) -> dict[str, int]:
+        asked.append(set(queues))
+        return {"work_queue": 7, "work_queue.b": 0}
+
+    settings = Settings(database_url=bench.url, sweep_seconds=0.05, lost_after=2.0)
+    running = Sweeper(settings, notes, name="test", ready=ready)  # type: ignore[arg-type]
+    running.start()
+    until(lambda: notes.rung() == [queued["work_queue.b"]])
+    running.stop()
+    assert len(asked) >= 4
+    assert asked[0] == set(queued)
+    assert (bench.status(queued["work_queue"]), bench.status(fresh)) == ("queued", "queued")
+
+
+def test_the_broker_says_what_is_ready_in_each_queue(broker_url: str) -> None:
+    settings = Settings(broker_url=broker_url)
+    with bare_channel(broker_url) as channel:
+        channel.queue_declare("work_queue.b")
+        channel.basic_publish(amqp.Message("x"), routing_key="work_queue.b")
+        asked = ["work_queue.b", "work_queue.gone"]
+        until(lambda: ask_ready(settings, asked) == {"work_queue.b": 1, "work_queue.gone": 0})
 
 
 @pytest.mark.usefixtures("sweeping")
@@ -180,6 +234,62 @@ def test_each_task_that_is_taken_over_is_named_with_its_ids(
     running.stop()
     named = {(line["task_id"], line["request_id"], line["trace_id"]) for line in log.said("task_taken_over")}
     assert named == {(claim.task_id, claim.request_id, claim.trace_id) for claim in claims}
+
+
+@contextmanager
+def holding(bench: Bench, statement: str, *values: Any) -> Iterator[None]:
+    """Somebody who has locked what ``statement`` selects, and does not go on."""
+    session = open_session(bench.url, "holder")
+    with closing(session), session_transaction(session) as cursor:
+        cursor.execute(f"{statement} FOR UPDATE", values)
+        assert cursor.fetchall()
+        yield
+
+
+@pytest.mark.parametrize("held", ["task", "follower", "key"])
+def test_a_row_that_somebody_holds_holds_up_nobody_else(bench: Bench, notes: Notes, held: str) -> None:
+    """The row is a dead agent's, and one that is past its time: the rest of the agent's work goes on, and all else."""
+    dying = bench.agent("dying")
+    lost, expired, free = bench.born(request_id="lost"), bench.born(request_id="late"), bench.born()
+    for task_id in (lost, free):
+        bench.claimed(task_id, by=dying)
+    bench.sql("UPDATE tasks SET cancel_requested_at = clock_timestamp() WHERE task_id = %s", lost)
+    with bench.transaction() as cursor:
+        followers = [new_task(request_id=key) for key in ("lost", "late")]
+        for follower, first in zip(followers, (lost, expired), strict=True):
+            follow(cursor, follower, first)
+    statement = {
+        "task": ("SELECT 1 FROM tasks WHERE task_id = ANY(%s)", [lost, expired]),
+        "follower": ("SELECT 1 FROM tasks WHERE task_id = ANY(%s)", [follower.task_id for follower in followers]),
+        "key": ("SELECT 1 FROM request_keys WHERE request_id = ANY(%s)", ["lost", "late"]),
+    }[held]
+    bench.sql("UPDATE tasks SET expires_at = clock_timestamp() WHERE task_id = %s", expired)
+    dying.die()
+    running = sweeper(bench, notes)
+    with holding(bench, *statement):
+        running.start()
+        until(lambda: free in notes.rung())
+        began = time.monotonic()
+        due, late = bench.born(delay=0.1), bench.born(expires_in=0.1)
+        until(lambda: due in notes.rung() and bench.status(late) == "expired")
+        assert time.monotonic() - began < 2
+        assert (bench.status(lost), bench.status(expired)) == ("running", "pending")
+    until(lambda: (bench.status(lost), bench.status(expired)) == ("cancelled", "expired"))
+    running.stop()
+    assert [bench.status(follower.task_id) for follower in followers] == ["cancelled", "expired"]
+
+
+@pytest.mark.usefixtures("sweeping")
+def test_a_step_that_has_to_wait_does_not_stop_the_others(bench: Bench, notes: Notes) -> None:
+    """A held result is found only when the end is written: that step loses its race, round after round."""
+    late = bench.born()
+    bench.sql("INSERT INTO results (task_id, status) VALUES (%s, 'STARTED')", late)
+    with holding(bench, "SELECT 1 FROM results WHERE task_id = %s", late):
+        bench.sql("UPDATE tasks SET expires_at = clock_timestamp() WHERE task_id = %s", late)
+        due = bench.born(delay=0.1)
+        until(lambda: due in notes.rung())
+        assert bench.status(late) == "pending"
+    until(lambda: bench.status(late) == "expired")
 
 
 def test_many_sweepers_ring_once(bench: Bench, notes: Notes) -> None:

@@ -1,0 +1,86 @@
+"""The ringer goes on, whatever the ledger or the broker make of what it writes down."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import psycopg2
+import pytest
+
+from chiffon.bus.confirms import Receipt
+from chiffon.bus.letters import Letter
+from chiffon.config import Settings
+from chiffon.dispatch import ring as room
+from chiffon.dispatch.ring import Ringer
+from chiffon.dispatch.submit import first_ring
+from chiffon.domain.errors import LedgerUnavailable, SchemaBehind
+from chiffon.ledger.connect import Ledger, LostRace, RefusedData
+from tests.bench import Bench
+from tests.builders import new_task
+from tests.racing import until
+
+
+class Broker:
+    """A broker that takes everything; it speaks as a publisher does."""
+
+    connected = True
+    blocked = False
+
+    def publish(self, letters: Sequence[Letter]) -> Receipt:
+        """Confirm all."""
+        return Receipt(confirmed=frozenset(letter.message.message_id for letter in letters))
+
+    def tend(self) -> None:
+        """Nothing is to be done."""
+
+    def close(self) -> None:
+        """Nothing is to be closed."""
+
+
+class Troubled(Ledger):
+    """A ledger whose next transaction fails so."""
+
+    trouble: Exception | None = None
+
+    @contextmanager
+    def transaction(self) -> Iterator[Any]:
+        """As its parent's, but for the next."""
+        trouble, self.trouble = self.trouble, None
+        if trouble is not None:
+            raise trouble
+        with super().transaction() as cursor:
+            yield cursor
+
+
+@pytest.mark.parametrize(
+    ("trouble", "is_repeated"),
+    [
+        (LedgerUnavailable("away"), True),
+        (LostRace("held"), True),
+        (SchemaBehind("older"), True),
+        (RefusedData("no"), True),
+        (psycopg2.ProgrammingError("unforeseen"), False),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_trouble_with_one_batch_costs_at_most_its_confirms(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, trouble: Exception, is_repeated: bool
+) -> None:
+    monkeypatch.setattr(room.Ringer, "_publisher", lambda _: Broker())
+    monkeypatch.setattr(room, "_PATIENCE", 0.01)
+    ledger = Troubled(bench.url)
+    ringer = Ringer(Settings(database_url=bench.url), ledger)
+    first, second = new_task(), new_task()
+    bench.accept(first, second)
+    ledger.trouble = trouble
+    ringer.ring([first_ring(first)])
+    thread = ringer._thread
+    until(lambda: ledger.trouble is None)
+    ringer.ring([first_ring(second)])
+    until(lambda: bench.status(second.task_id) == "queued")
+    assert ringer._thread is thread
+    assert bench.status(first.task_id) == ("queued" if is_repeated else "pending")
+    ringer.stop()
+    ledger.close()
