@@ -43,9 +43,7 @@ class Proxy:
 
     def url(self, behind: str) -> str:
         """The URL of the same thing, through the proxy."""
-        parts = urlsplit(behind)
-        credentials, at, _ = parts.netloc.rpartition("@")
-        return urlunsplit(parts._replace(netloc=f"{credentials}{at}127.0.0.1:{self.port}"))
+        return through(self.port, behind)
 
     def cut(self) -> None:
         """End every connection, now."""
@@ -110,3 +108,10 @@ class Proxy:
             server.recv(CHUNK)
             return True
         return False
+
+
+def through(port: int, behind: str) -> str:
+    """The URL of the same thing, through whatever listens on ``port`` of loopback."""
+    parts = urlsplit(behind)
+    credentials, at, _ = parts.netloc.rpartition("@")
+    return urlunsplit(parts._replace(netloc=f"{credentials}{at}127.0.0.1:{port}"))

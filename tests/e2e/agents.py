@@ -24,6 +24,13 @@ class Agents:
         node.ready()
         return node
 
+    def start_team(self, *names: str, **options: Any) -> list[AgentNode]:
+        """Start several agents at once, alike, and return when all of them consume."""
+        team = [self.launch(name, **options) for name in names]
+        for node in team:
+            node.ready()
+        return team
+
     def launch(
         self, name: str = "agent", *, concurrency: int = 1, queues: str = "", pool: str = "", **settings: object
     ) -> AgentNode:

@@ -40,9 +40,9 @@ class Diary:
         """Return the task of each entry, in the order written."""
         return [entry.task_id for entry in self.entries()]
 
-    def notes(self) -> list[Any]:
-        """Return the note of each entry, in the order written."""
-        return [entry.note for entry in self.entries()]
+    def notes(self, task_id: str | None = None) -> list[Any]:
+        """Return the note of each entry, in the order written, of one task or of all."""
+        return [entry.note for entry in self.entries(task_id)]
 
     def has_each_once(self, task_ids: Iterable[str]) -> bool:
         """Tell whether exactly these tasks were run, each of them once."""

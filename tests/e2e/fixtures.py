@@ -1,7 +1,7 @@
 """The scenarios' fixtures: pytest-celery's own by name (`celery_broker`, `celery_worker`, ...), on processes.
 
-A scenario that kills the broker asks for `mortal_broker`: then everything of it uses the private one, also when the
-environment names another for the rest.
+A scenario that kills the broker asks for `mortal_broker`, one that wipes it for `perishable_broker`: then everything of
+it uses the private one, also when the environment names another for the rest.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pytest_celery import CeleryBackendCluster, CeleryBrokerCluster, CeleryWorke
 
 from chiffon.devstack.postgres import PrivatePostgres
 from chiffon.devstack.rabbitmq import PrivateRabbitMQ
+from tests.chaos.relay import Relays
 from tests.e2e.agents import Agents
 from tests.e2e.api_process import Apis
 from tests.e2e.diary import Diary
@@ -46,10 +47,18 @@ def mortal_broker(rabbitmq: PrivateRabbitMQ) -> Iterator[BrokerNode]:
 
 
 @pytest.fixture
+def perishable_broker(rabbitmq: PrivateRabbitMQ) -> Iterator[BrokerNode]:
+    """The private broker as a node, to wipe: its default virtual host is the one that comes back by itself."""
+    yield BrokerNode(ServiceContainer("rabbitmq", rabbitmq, broker_config(rabbitmq.url)))
+    rabbitmq.resume()
+    rabbitmq.wipe()
+
+
+@pytest.fixture
 def celery_broker(request: pytest.FixtureRequest, services: Services) -> BrokerNode:
     """The broker as a node, with an empty virtual host."""
-    if "mortal_broker" in request.fixturenames:
-        mortal: BrokerNode = request.getfixturevalue("mortal_broker")
+    for asked_for in {"mortal_broker", "perishable_broker"}.intersection(request.fixturenames):
+        mortal: BrokerNode = request.getfixturevalue(asked_for)
         return mortal
     url: str = request.getfixturevalue("broker_url")
     service = services.rabbitmq if services.given_broker is None else GivenBroker(url)
@@ -137,6 +146,14 @@ def amqp_client(celery_broker: BrokerNode) -> RawAmqp:
 def ledger(celery_backend: LedgerNode) -> LedgerReader:
     """What the ledger says by SQL."""
     return LedgerReader(celery_backend.url)
+
+
+@pytest.fixture
+def relays() -> Iterator[Relays]:
+    """Makes relays, to stand between a program and a service."""
+    found = Relays()
+    yield found
+    found.close()
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -40,6 +40,15 @@ class HttpClient:
         answer = self.post("/dispatch", {"work_type": work_type, "parameters": parameters, **fields})
         assert answer.status_code == 202, f"POST /dispatch answered {answer.status_code}: {answer.text}"
         return str(answer.json()["task_id"])
+
+    def dispatch_many(self, orders: Sequence[tuple[str, Mapping[str, Any]]], **fields: Any) -> list[str]:
+        """Dispatch work (types with their parameters) in one commit; all must be accepted. Return the task ids."""
+        tasks = [{"work_type": work_type, "parameters": parameters, **fields} for work_type, parameters in orders]
+        answer = self.post("/dispatch/batch", {"tasks": tasks})
+        assert answer.status_code == 202, f"POST /dispatch/batch answered {answer.status_code}: {answer.text}"
+        items = answer.json()["items"]
+        assert {item["code"] for item in items} == {202}, items
+        return [str(item["task_id"]) for item in items]
 
     def task(self, task_id: str) -> Json:
         """Show a task."""

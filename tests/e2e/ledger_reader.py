@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import psycopg2
@@ -36,6 +37,20 @@ class LedgerReader:
     def task(self, task_id: str) -> dict[str, Any] | None:
         """Return a task's row, or None."""
         return next(iter(self.rows("SELECT * FROM tasks WHERE task_id = %s", task_id)), None)
+
+    def statuses(self) -> dict[str, int]:
+        """Return how many tasks there are in each state."""
+        found = self.rows("SELECT status, count(*) AS many FROM tasks GROUP BY status")
+        return {row["status"]: row["many"] for row in found}
+
+    def outcomes(self, task_id: str) -> list[str | None]:
+        """Return how each of a task's real runs came out, the first one first; None: not yet."""
+        return [row["outcome"] for row in self.executions(task_id)]
+
+    def now(self) -> datetime:
+        """Return the moment, by Postgres' clock."""
+        found: datetime = self.rows("SELECT clock_timestamp() AS now")[0]["now"]
+        return found
 
     def living(self, agent_id: str, pid: int) -> bool:
         """Tell whether that process has registered as an agent of that name, and has not said goodbye."""

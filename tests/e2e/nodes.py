@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from signal import SIGKILL
+from signal import SIGKILL, Signals
 from typing import Any, Protocol
 
 import psutil
@@ -128,6 +128,23 @@ class AgentContainer(ServiceContainer):
         self._orphans = self.children()
         self._process.signal(SIGKILL)
         eventually(f"{self.name} to be gone", lambda: not self._process.is_running())
+
+    @property
+    def exit_code(self) -> int | None:
+        """As a shell has it, negative for a signal; None while it runs."""
+        return self._process.exit_code
+
+    def signal(self, number: Signals) -> None:
+        """Send a signal to the main process, and do not wait for what comes of it."""
+        self._process.signal(number)
+
+    def pause(self) -> None:
+        """SIGSTOP, to its children too: it keeps its connections, and its lock, and does nothing."""
+        self._process.pause()
+
+    def resume(self) -> None:
+        """SIGCONT."""
+        self._process.resume()
 
     def teardown(self) -> None:
         """End it with its children: nobody wants what is left."""

@@ -13,23 +13,23 @@ from chiffon import Retry, WorkContext, work
 @work("test.append", timeout=60)
 def append(context: WorkContext, path: str, note: Any = None, seconds: float = 0.0) -> dict[str, Any]:
     """Write who runs it into the file at path, work for some seconds, and give back the note."""
-    _write(path, context, note)
-    _work_for(seconds)
+    write(path, context, note)
+    work_for(seconds)
     return {"note": note, "pid": os.getpid()}
 
 
 @work("test.append_slow_at_first", timeout=60)
 def append_slow_at_first(context: WorkContext, path: str) -> dict[str, Any]:
     """Write a line at each attempt; the first takes long enough to be killed in its middle."""
-    _write(path, context, None)
-    _work_for(30 if context.attempt == 1 else 0)
+    write(path, context, None)
+    work_for(30 if context.attempt == 1 else 0)
     return {"pid": os.getpid()}
 
 
 @work("test.append_at_second_attempt", timeout=60, retries=2)
 def append_at_second_attempt(context: WorkContext, path: str) -> dict[str, Any]:
     """Write a line at each attempt, and ask for another after the first."""
-    _write(path, context, None)
+    write(path, context, None)
     if context.attempt == 1:
         raise Retry("once more", after=0.1)
     return {"attempt": context.attempt, "trace_id": context.trace_id, "request_id": context.request_id}
@@ -38,11 +38,11 @@ def append_at_second_attempt(context: WorkContext, path: str) -> dict[str, Any]:
 @work("test.finish_at", timeout=60)
 def finish_at(at: float, note: Any = None) -> Any:
     """Work until a moment, in seconds since the epoch, so that many runs end at once; give back the note."""
-    _work_for(at - time.time())
+    work_for(at - time.time())
     return note
 
 
-def _write(path: str, context: WorkContext, note: Any) -> None:
+def write(path: str, context: WorkContext, note: Any) -> None:
     """Append one line by one write, so that the lines of two processes cannot mix."""
     line = {"task_id": context.task_id, "attempt": context.attempt, "pid": os.getpid(), "note": note}
     file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
@@ -52,7 +52,8 @@ def _write(path: str, context: WorkContext, note: Any) -> None:
         os.close(file)
 
 
-def _work_for(seconds: float) -> None:
+def work_for(seconds: float) -> None:
+    """Be busy for some seconds."""
     until = time.monotonic() + seconds
     while (left := until - time.monotonic()) > 0:
         time.sleep(min(left, 0.1))

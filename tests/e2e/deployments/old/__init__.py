@@ -1,0 +1,1 @@
+"""The version that is being replaced."""

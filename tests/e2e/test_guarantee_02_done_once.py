@@ -1,0 +1,111 @@
+"""Guarantee 2: one agent at a time, one settlement, whatever happens between the agents, the ledger and the broker."""
+
+from __future__ import annotations
+
+import pytest
+
+from chiffon.devstack.postgres import PrivatePostgres
+from tests.chaos.relay import Relays
+from tests.e2e.agents import Agents
+from tests.e2e.diary import Diary
+from tests.e2e.http_client import HttpClient
+from tests.e2e.ledger_reader import LedgerReader
+from tests.e2e.nodes import AgentNode
+from tests.e2e.stack import StackUnderTest
+from tests.e2e.waiting import always, eventually
+from tests.proxy import Proxy, through
+
+pytest_plugins = ("tests.e2e.fixtures",)
+pytestmark = pytest.mark.e2e
+
+
+def begin_a_run(api: HttpClient, diary: Diary, seconds: float) -> str:
+    """Dispatch a run that takes so long, and return its task once it is under way."""
+    task_id = api.dispatch("test.run", {"path": str(diary.path), "seconds": seconds})
+    eventually("the run to be under way", lambda: diary.notes(task_id) == ["begun"])
+    return task_id
+
+
+def assert_the_heir_alone_has_settled(
+    api: HttpClient, diary: Diary, task_id: str, first: AgentNode, heir: AgentNode
+) -> None:
+    """Two executions are shown, one has settled; and the diary has both, as they were."""
+    task = api.task(task_id)
+    shown = [(run["agent_id"], run["outcome"]) for run in task["executions"]]
+    assert shown == [(first.agent_id, "agent_lost"), (heir.agent_id, "completed")]
+    begun = [entry for entry in diary.entries(task_id) if entry.note == "begun"]
+    assert [entry.attempt for entry in begun] == [1, 2]
+    assert task["result"] == {"pid": begun[1].pid}
+    assert (begun[1].pid, "ended") in {(entry.pid, entry.note) for entry in diary.entries(task_id)}
+
+
+def test_a_restart_of_postgres_under_a_running_agent_costs_the_run_nothing(
+    postgres: PrivatePostgres, api: HttpClient, agents: Agents, diary: Diary, ledger: LedgerReader
+) -> None:
+    agents.start_team("first", "second")
+    task_id = begin_a_run(api, diary, seconds=8)
+
+    postgres.restart()
+
+    eventually("the run to be settled", lambda: ledger.statuses() == {"completed": 1})
+    always("what was settled", lambda: diary.notes(task_id) == ["begun", "ended"], during=3)
+    assert ledger.outcomes(task_id) == ["completed"]
+
+
+def test_an_agent_that_is_stopped_in_its_tracks_is_overtaken_and_settles_nothing_when_it_goes_on(
+    api: HttpClient, agents: Agents, diary: Diary, ledger: LedgerReader
+) -> None:
+    team = agents.start_team("first", "second")
+    task_id = begin_a_run(api, diary, seconds=4)
+    (run,) = ledger.executions(task_id)
+    stopped, heir = sorted(team, key=lambda agent: agent.agent_id != run["agent_id"])
+
+    stopped.container.pause()
+    eventually("its run to be settled by another", lambda: ledger.outcomes(task_id) == ["agent_lost", "completed"])
+    stopped.container.resume()
+
+    eventually("it to be heard of again", lambda: api.agent(stopped.agent_id)["status"] == "online")
+    always("the end", lambda: ledger.outcomes(task_id) == ["agent_lost", "completed"], during=3)
+    assert_the_heir_alone_has_settled(api, diary, task_id, stopped, heir)
+    heir.kill()
+    assert api.wait_for(api.dispatch("echo", {"input": 1}), "completed")["agent_id"] == stopped.agent_id
+
+
+def test_an_agent_cut_off_from_the_ledger_is_overtaken_and_one_of_the_two_settles(
+    stack: StackUnderTest,
+    postgres: PrivatePostgres,
+    relays: Relays,
+    api: HttpClient,
+    agents: Agents,
+    diary: Diary,
+    ledger: LedgerReader,
+) -> None:
+    relay = relays.before("127.0.0.1", postgres.port)
+    cut_off = agents.start("cut-off", database_url=through(relay.port, stack.ledger_url))
+    task_id = begin_a_run(api, diary, seconds=6)
+    heir = agents.launch("heir")
+    relay.fall_silent(True)
+
+    eventually("its run to be settled by another", lambda: ledger.outcomes(task_id) == ["agent_lost", "completed"])
+    relay.fall_silent(False)
+
+    eventually("it to be heard of again", lambda: api.agent(cut_off.agent_id)["status"] == "online")
+    always("the end", lambda: ledger.outcomes(task_id) == ["agent_lost", "completed"], during=3)
+    assert_the_heir_alone_has_settled(api, diary, task_id, cut_off, heir)
+    heir.kill()
+    assert api.wait_for(api.dispatch("echo", {"input": 1}), "completed")["agent_id"] == cut_off.agent_id
+
+
+def test_work_whose_broker_connection_drops_goes_on_and_is_not_run_beside_itself(
+    stack: StackUnderTest, api: HttpClient, agents: Agents, diary: Diary, ledger: LedgerReader
+) -> None:
+    with Proxy.before(stack.broker_url) as proxy:
+        agents.start("dropped", broker_url=proxy.url(stack.broker_url))
+        task_id = begin_a_run(api, diary, seconds=10)
+        agents.start("idle")
+
+        proxy.cut()
+
+        eventually("the run to be settled", lambda: ledger.statuses() == {"completed": 1})
+    assert ledger.outcomes(task_id) == ["completed"]
+    assert diary.notes(task_id) == ["begun", "ended"]

@@ -1,0 +1,147 @@
+"""Guarantee 3: whoever dies is replaced within seconds, at its own cost; whoever is told to end loses nothing."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from signal import SIGTERM
+
+import pytest
+
+from tests.e2e.agents import Agents
+from tests.e2e.diary import Diary
+from tests.e2e.http_client import HttpClient
+from tests.e2e.ledger_reader import LedgerReader
+from tests.e2e.nodes import AgentNode
+from tests.e2e.waiting import eventually
+
+pytest_plugins = ("tests.e2e.fixtures",)
+pytestmark = pytest.mark.e2e
+
+DEADLINE = timedelta(seconds=5)
+"""From the death of an agent to the start of its work by another, by the guarantee; all times are the product's own."""
+
+
+def begin_a_run(api: HttpClient, diary: Diary, seconds: float) -> str:
+    """Dispatch a run that takes so long, and return its task once it is under way."""
+    task_id = api.dispatch("test.run", {"path": str(diary.path), "seconds": seconds})
+    eventually("the run to be under way", lambda: diary.notes(task_id) == ["begun"])
+    return task_id
+
+
+def assert_given_back_uncounted(ledger: LedgerReader, task_id: str) -> None:
+    """It was interrupted, and nobody holds that against it."""
+    row = ledger.task(task_id)
+    assert row is not None
+    assert (row["crashes"], row["agent_deaths"], row["retries"]) == (0, 0, 0)
+
+
+def test_the_work_of_an_agent_that_is_killed_is_started_by_a_living_one_within_five_seconds(
+    api: HttpClient, agents: Agents, diary: Diary, ledger: LedgerReader
+) -> None:
+    doomed = agents.start("doomed", heartbeat_seconds=60, offline_after=180)
+    task_id = api.dispatch("test.append_slow_at_first", {"path": str(diary.path)})
+    eventually("the run to be under way", diary.entries)
+    heir = agents.start("heir", heartbeat_seconds=60, offline_after=180)
+
+    died_at = ledger.now()
+    doomed.kill()
+
+    api.wait_for(task_id, "completed")
+    first, second = ledger.executions(task_id)
+    assert (first["outcome"], second["agent_id"]) == ("agent_lost", heir.agent_id)
+    assert second["started_at"] - died_at <= DEADLINE
+    assert [entry.attempt for entry in diary.entries(task_id)] == [1, 2]
+
+
+def test_work_that_takes_its_process_along_is_dead_lettered_and_costs_its_neighbours_and_its_agent_nothing(
+    api: HttpClient, agents: Agents, diary: Diary, ledger: LedgerReader
+) -> None:
+    agent = agents.start(pool="prefork")
+    ways = ("SIGKILL", "segfault", "os._exit", "sys.exit", "MemoryError")
+    deadly = {api.dispatch("test.die", {"path": str(diary.path), "how": how}, priority=5): how for how in ways}
+    harmless = api.dispatch_many([("test.append", diary.parameters("harmless"))] * 5)
+
+    for task_id, how in deadly.items():
+        task = api.wait_for(task_id, "dead_lettered")
+        assert diary.notes(task_id) == [how] * 3
+        assert [run["outcome"] for run in task["executions"]] == ["crashed"] * 3
+    for task_id in harmless:
+        api.wait_for(task_id, "completed")
+        assert diary.notes(task_id) == ["harmless"]
+        assert_given_back_uncounted(ledger, task_id)
+    assert agent.container.status == "running"
+
+
+def test_an_agent_that_is_told_to_end_finishes_what_runs_and_takes_nothing_new(
+    api: HttpClient, agents: Agents, diary: Diary, ledger: LedgerReader
+) -> None:
+    leaving = agents.start("leaving")
+    task_id = begin_a_run(api, diary, seconds=4)
+
+    leaving.container.signal(SIGTERM)
+    eventually("it to say so", lambda: api.agent(leaving.agent_id)["status"] == "draining")
+    later = api.dispatch("test.append", diary.parameters("later"))
+    eventually("it to be gone", lambda: leaving.container.exit_code is not None)
+
+    assert leaving.container.exit_code == 0
+    assert api.agent(leaving.agent_id)["status"] == "offline"
+    assert ledger.outcomes(task_id) == ["completed"]
+    assert diary.notes() == ["begun", "ended"]
+    agents.start("heir")
+    api.wait_for(later, "completed")
+    assert diary.notes() == ["begun", "ended", "later"]
+
+
+@pytest.fixture
+def pair(request: pytest.FixtureRequest, agents: Agents) -> tuple[AgentNode, AgentNode]:
+    """Two agents, which drain for as long as the parameter says."""
+    first, second = agents.start_team("first", "second", drain_seconds=request.param)
+    return first, second
+
+
+def begin_a_run_that_is_slow_at_first(api: HttpClient, diary: Diary, ledger: LedgerReader) -> tuple[str, str]:
+    """Dispatch it; return its task, and the agent that has begun it."""
+    task_id = api.dispatch("test.append_slow_at_first", {"path": str(diary.path)})
+    eventually("the run to be under way", diary.entries)
+    (run,) = ledger.executions(task_id)
+    return task_id, run["agent_id"]
+
+
+@pytest.mark.parametrize("pair", [1], indirect=True)
+def test_what_does_not_end_within_the_limit_of_a_drain_is_given_back_and_done_by_another(
+    pair: tuple[AgentNode, AgentNode], api: HttpClient, diary: Diary, ledger: LedgerReader
+) -> None:
+    task_id, holder = begin_a_run_that_is_slow_at_first(api, diary, ledger)
+    leaving, heir = sorted(pair, key=lambda agent: agent.agent_id != holder)
+
+    leaving.container.signal(SIGTERM)
+
+    task = api.wait_for(task_id, "completed", within=15)
+    assert [(run["agent_id"], run["outcome"]) for run in task["executions"]] == [
+        (leaving.agent_id, "given_back"),
+        (heir.agent_id, "completed"),
+    ]
+    eventually("it to be gone", lambda: leaving.container.exit_code == 0)
+    assert len(diary.entries(task_id)) == 2
+    assert_given_back_uncounted(ledger, task_id)
+
+
+@pytest.mark.parametrize("pair", [60], indirect=True)
+def test_an_agent_that_is_told_twice_to_end_gives_back_at_once(
+    pair: tuple[AgentNode, AgentNode], api: HttpClient, diary: Diary, ledger: LedgerReader
+) -> None:
+    task_id, holder = begin_a_run_that_is_slow_at_first(api, diary, ledger)
+    leaving, heir = sorted(pair, key=lambda agent: agent.agent_id != holder)
+
+    leaving.container.signal(SIGTERM)
+    eventually("it to drain", lambda: api.agent(leaving.agent_id)["status"] == "draining")
+    assert ledger.outcomes(task_id) == [None]
+    told_at = ledger.now()
+    leaving.container.signal(SIGTERM)
+
+    api.wait_for(task_id, "completed")
+    first, second = ledger.executions(task_id)
+    assert (first["outcome"], second["agent_id"]) == ("given_back", heir.agent_id)
+    assert second["started_at"] - told_at <= DEADLINE
+    eventually("it to be gone", lambda: leaving.container.exit_code == 0)
+    assert_given_back_uncounted(ledger, task_id)

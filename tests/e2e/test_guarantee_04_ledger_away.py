@@ -1,0 +1,117 @@
+"""Guarantee 4: without Postgres the API says so at once, what runs is finished and kept, and nothing new is taken."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+
+import pytest
+
+from chiffon.devstack.postgres import PrivatePostgres
+from chiffon.devstack.rabbitmq import PrivateRabbitMQ
+from tests.e2e.agents import Agents
+from tests.e2e.diary import Diary
+from tests.e2e.http_client import HttpClient
+from tests.e2e.ledger_reader import LedgerReader
+from tests.e2e.messages import envelope
+from tests.e2e.nodes import AgentNode, BrokerNode
+from tests.e2e.raw_amqp import RawAmqp
+from tests.e2e.waiting import always, eventually
+
+pytest_plugins = ("tests.e2e.fixtures",)
+pytestmark = pytest.mark.e2e
+
+AWAY_FOR = 12  # seconds: longer than any single patience of those who wait for Postgres
+AT_ONCE = 5.0
+"""Seconds that a refusal may take."""
+
+
+@contextlib.contextmanager
+def killed(postgres: PrivatePostgres) -> Iterator[None]:
+    """Postgres is gone: connections are refused."""
+    postgres.kill()
+    try:
+        yield
+    finally:
+        postgres.start()
+
+
+@contextlib.contextmanager
+def hanging(postgres: PrivatePostgres) -> Iterator[None]:
+    """Postgres is stopped in its tracks: connections stay open, new ones are taken, and nothing answers."""
+    postgres.pause()
+    try:
+        yield
+    finally:
+        postgres.resume()
+
+
+def unacknowledged(rabbitmq: PrivateRabbitMQ, url: str) -> int:
+    """How many messages of `work_queue` agents have in hand."""
+    said = rabbitmq.ctl(
+        "list_queues", "--no-table-headers", "-p", url.rpartition("/")[2], "name", "messages_unacknowledged"
+    )
+    return next(int(line.split()[1]) for line in said.splitlines() if line.startswith("work_queue"))
+
+
+Outage = Callable[[PrivatePostgres], AbstractContextManager[None]]
+
+
+@pytest.mark.parametrize("outage", [killed, hanging])
+def test_while_postgres_is_away_agents_finish_and_keep_what_runs_and_begin_nothing(
+    outage: Outage,
+    postgres: PrivatePostgres,
+    mortal_broker: BrokerNode,
+    rabbitmq: PrivateRabbitMQ,
+    api: HttpClient,
+    agents: Agents,
+    amqp_client: RawAmqp,
+    diary: Diary,
+    ledger: LedgerReader,
+) -> None:
+    agents.start(concurrency=3)
+    running = api.dispatch("test.run", {"path": str(diary.path), "seconds": 4})
+    eventually("the run to be under way", lambda: diary.notes(running) == ["begun"])
+
+    with outage(postgres):
+        amqp_client.publish_json(envelope("test.append", diary.parameters("direct"), task_id="direct"))
+        eventually("the run to be over", lambda: diary.notes(running) == ["begun", "ended"])
+        always("what was begun", lambda: set(diary.task_ids()) == {running}, during=AWAY_FOR)
+        assert unacknowledged(rabbitmq, mortal_broker.url) == 2
+
+    eventually("both to be settled", lambda: ledger.statuses() == {"completed": 2})
+    assert ledger.outcomes(running) == ["completed"]
+    assert diary.notes() == ["begun", "ended", "direct"]
+
+
+@pytest.mark.parametrize("outage", [killed])
+def test_while_postgres_is_away_callers_are_told_at_once_and_may_repeat_themselves(
+    outage: Outage,
+    postgres: PrivatePostgres,
+    api: HttpClient,
+    celery_worker: AgentNode,
+    diary: Diary,
+    ledger: LedgerReader,
+) -> None:
+    first = api.dispatch("test.append", diary.parameters("before"))
+    api.wait_for(first, "completed")
+    order = {"work_type": "test.append", "parameters": diary.parameters("order"), "request_id": "order-7"}
+
+    def is_refused_at_once() -> bool:
+        began = time.monotonic()
+        answer = api.post("/dispatch", order)
+        assert answer.status_code == 503, answer.text
+        assert int(answer.headers["Retry-After"]) > 0
+        return time.monotonic() - began < AT_ONCE
+
+    with outage(postgres):
+        always("the refusal", is_refused_at_once, during=AWAY_FOR)
+
+    again = [api.post("/dispatch", order) for _ in range(2)]
+    assert {answer.status_code for answer in again} <= {200, 202}
+    (task_id,) = {answer.json()["task_id"] for answer in again}
+    api.wait_for(task_id, "completed")
+    assert diary.has_each_once([first, task_id])
+    assert ledger.count("executions") == 2

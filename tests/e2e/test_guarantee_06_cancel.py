@@ -1,0 +1,79 @@
+"""Guarantee 6: a cancel outlives restarts: what waits never starts, what runs is asked, and then stopped."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import psutil
+import pytest
+
+from chiffon.devstack.guardian import lives
+from tests.e2e.agents import Agents
+from tests.e2e.diary import Diary
+from tests.e2e.http_client import HttpClient
+from tests.e2e.ledger_reader import LedgerReader
+from tests.e2e.raw_amqp import RawAmqp
+from tests.e2e.waiting import eventually
+
+pytest_plugins = ("tests.e2e.fixtures",)
+pytestmark = pytest.mark.e2e
+
+HARD_WITHIN = timedelta(seconds=2 + 0.5 + 0.5)
+"""The grace of a run that is to be cancelled, the clerk's tick, and as much again for a busy machine."""
+
+
+def test_work_that_does_not_listen_is_stopped_within_two_seconds_of_its_cancel(
+    api: HttpClient, agents: Agents, diary: Diary, ledger: LedgerReader
+) -> None:
+    agent = agents.start(pool="prefork")  # a thread cannot be stopped
+    task_id = api.dispatch("test.run", {"path": str(diary.path), "seconds": 60})
+    eventually("the run to be under way", diary.entries)
+    runner = psutil.Process(diary.entries()[0].pid)
+
+    assert api.post(f"/tasks/{task_id}/cancel").status_code == 202
+
+    api.wait_for(task_id, "cancelled")
+    row = ledger.task(task_id)
+    assert row is not None
+    assert row["finished_at"] - row["cancel_requested_at"] <= HARD_WITHIN
+    eventually("its process to be gone", lambda: not lives(runner))
+    assert diary.notes() == ["begun"]
+    after = api.dispatch("echo", {"input": "still here"})
+    assert api.wait_for(after, "completed")["agent_id"] == agent.agent_id
+
+
+def test_work_that_listens_is_asked_and_ends_by_itself(
+    api: HttpClient, agents: Agents, diary: Diary, ledger: LedgerReader
+) -> None:
+    agents.start(cancel_grace=30)
+    task_id = api.dispatch("test.run_until_asked", {"path": str(diary.path)})
+    eventually("the run to be under way", diary.entries)
+
+    assert api.post(f"/tasks/{task_id}/cancel").status_code == 202
+
+    eventually("it to have an end", lambda: ledger.task(task_id)["finished_at"], within=10)  # type: ignore[index]
+    assert diary.notes() == ["begun", "asked"]
+
+
+def test_a_cancel_outlives_the_agents_and_what_was_cancelled_is_never_run(
+    api: HttpClient, agents: Agents, amqp_client: RawAmqp, diary: Diary, ledger: LedgerReader
+) -> None:
+    agent = agents.start("first", cancel_grace=30)
+    running = api.dispatch("test.run", {"path": str(diary.path), "seconds": 60})
+    eventually("the run to be under way", diary.entries)
+    queued = api.dispatch("test.append", diary.parameters("queued"))
+    api.wait_for(queued, "queued")
+
+    assert api.post(f"/tasks/{queued}/cancel").status_code == 200
+    assert api.post(f"/tasks/{running}/cancel").status_code == 202
+    agent.kill()
+    eventually("both messages to be back", lambda: amqp_client.ready("work_queue") == 2)
+    agents.start("second")
+
+    after = api.dispatch("test.append", diary.parameters("after"))
+    api.wait_for(after, "completed")
+    eventually("both to be cancelled", lambda: ledger.statuses() == {"cancelled": 2, "completed": 1})
+    assert amqp_client.ready("work_queue") == 0
+    assert ledger.outcomes(queued) == []
+    assert ledger.outcomes(running) == ["agent_lost"]
+    assert diary.notes() == ["begun", "after"]

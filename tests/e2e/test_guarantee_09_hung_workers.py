@@ -1,0 +1,73 @@
+"""Guarantee 9: a worker that hangs is seen, and recovers or ends; after a restart of the broker each one consumes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from chiffon.agent import watch
+from tests.e2e.agents import Agents
+from tests.e2e.diary import Diary
+from tests.e2e.hanging import block
+from tests.e2e.http_client import HttpClient
+from tests.e2e.ledger_reader import LedgerReader
+from tests.e2e.nodes import BrokerNode
+from tests.e2e.stack import REPOSITORY, StackUnderTest
+from tests.e2e.waiting import eventually
+
+pytest_plugins = ("tests.e2e.fixtures",)
+pytestmark = pytest.mark.e2e
+
+
+def health_of(stack: StackUnderTest, agent_id: str) -> subprocess.CompletedProcess[str]:
+    """Ask as a supervisor does: `chiffon health agent NAME`."""
+    return subprocess.run(
+        [Path(sys.executable).with_name("chiffon"), "health", "agent", agent_id],
+        env={**os.environ, **stack.settings()},
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_a_worker_whose_event_loop_hangs_is_seen_and_ends_and_its_work_is_taken_over(
+    stack: StackUnderTest, api: HttpClient, agents: Agents, diary: Diary, ledger: LedgerReader
+) -> None:
+    assert watch.EVERY + watch.HUNG_AFTER < 60, "the product's own times"
+    hung = agents.start("hung", pool="prefork", workers="workers,tests.e2e.work,tests.e2e.hanging")
+    task_id = api.dispatch("test.append_slow_at_first", {"path": str(diary.path)})
+    eventually("the run to be under way", diary.entries)
+    heir = agents.start("heir")
+
+    hung.container.signal(signal.SIGUSR2)
+
+    probe = health_of(stack, hung.agent_id)
+    assert probe.returncode == 1
+    assert "does not answer over the broker" in probe.stdout
+    eventually("it to end", lambda: hung.container.exit_code == os.EX_TEMPFAIL, within=block.HUNG_AFTER * 2)
+    api.wait_for(task_id, "completed")
+    eventually("it to be seen", lambda: api.agent(hung.agent_id)["status"] == "offline")
+    runs = [(run["agent_id"], run["outcome"]) for run in ledger.executions(task_id)]
+    assert runs == [(hung.agent_id, "agent_lost"), (heir.agent_id, "completed")]
+    assert [entry.attempt for entry in diary.entries(task_id)] == [1, 2]
+
+
+def test_after_each_of_three_restarts_of_the_broker_every_worker_consumes_again(
+    mortal_broker: BrokerNode, api: HttpClient, agents: Agents, diary: Diary
+) -> None:
+    team = {agent.agent_id for agent in agents.start_team("first", "second")}
+    sent = []
+    for _ in range(3):
+        mortal_broker.kill()
+        mortal_broker.restart()
+        eventually("every worker to consume", lambda: api.queue()["consumers"] == len(team))
+        together = [api.dispatch("test.append", diary.parameters(seconds=1)) for _ in team]
+        assert {api.wait_for(task_id, "completed")["agent_id"] for task_id in together} == team
+        sent += together
+    assert diary.has_each_once(sent)

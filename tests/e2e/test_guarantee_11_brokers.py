@@ -1,0 +1,126 @@
+"""Guarantee 11: lists of brokers are followed, and quorum queues give the same, alone and on a cluster of three."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from chiffon.devstack.rabbitmq import PrivateRabbitMQ
+from tests.e2e.agents import Agents
+from tests.e2e.api_process import Apis
+from tests.e2e.broker_cluster import BrokerCluster
+from tests.e2e.diary import Diary
+from tests.e2e.ledger_reader import LedgerReader
+from tests.e2e.load import SteadyLoad
+from tests.e2e.nodes import BrokerNode
+from tests.e2e.raw_amqp import RawAmqp
+from tests.e2e.waiting import eventually
+from tests.services import Services
+
+pytest_plugins = ("tests.e2e.fixtures",)
+pytestmark = pytest.mark.e2e
+
+
+@pytest.fixture
+def second_broker(services: Services, tmp_path: Path) -> Iterator[PrivateRabbitMQ]:
+    """Another broker, which knows nothing of the first."""
+    assert services.guardian
+    node = PrivateRabbitMQ(tmp_path / "second-broker")
+    node.start()
+    yield node
+    node.kill()  # an orderly end takes seconds
+    node.stop()
+
+
+@pytest.fixture
+def cluster(services: Services, tmp_path: Path) -> Iterator[BrokerCluster]:
+    """Three nodes that are one broker."""
+    assert services.guardian
+    with BrokerCluster(tmp_path / "cluster") as nodes:
+        yield nodes
+
+
+def consumers(node: PrivateRabbitMQ) -> int:
+    """How many agents the node hands work to; none while there is no queue."""
+    said = node.ctl("list_queues", "--no-table-headers", "name", "consumers")
+    return sum(int(line.split()[1]) for line in said.splitlines() if line.startswith("work_queue"))
+
+
+def type_of_the_queue(node: PrivateRabbitMQ, vhost: str = "/") -> str:
+    """What `work_queue` is made as."""
+    said = node.ctl("list_queues", "--no-table-headers", "-p", vhost, "name", "type")
+    return next(line.split()[1] for line in said.splitlines() if line.startswith("work_queue"))
+
+
+def assert_each_was_done_once(load: SteadyLoad, ledger: LedgerReader, diary: Diary) -> None:
+    """Wait until everything has ended."""
+    eventually("everything to be done", lambda: ledger.statuses() == {"completed": len(load.accepted)}, within=60)
+    assert diary.has_each_once(load.accepted)
+
+
+def test_a_list_of_brokers_is_followed_when_the_first_one_dies_under_load(
+    mortal_broker: BrokerNode,
+    second_broker: PrivateRabbitMQ,
+    apis: Apis,
+    agents: Agents,
+    diary: Diary,
+    ledger: LedgerReader,
+) -> None:
+    both = f"{mortal_broker.url};{second_broker.url}"
+    api = apis.start(broker_url=both)
+    agents.start_team("first", "second", broker_url=both, lost_after=2)
+    with SteadyLoad(api, "test.append", diary.parameters(seconds=0.2), ahead=20) as load:
+        eventually("work to be under way", lambda: len(diary.entries()) >= 5)
+        mortal_broker.kill()
+        eventually("both agents to be at the other broker", lambda: consumers(second_broker) == 2)
+        since = len(load.accepted)
+        eventually("the load to go on", lambda: len(load.accepted) >= since + 5)
+
+    assert_each_was_done_once(load, ledger, diary)
+
+
+def test_work_a_retry_and_a_dead_letter_go_their_ways_over_quorum_queues(
+    mortal_broker: BrokerNode,
+    rabbitmq: PrivateRabbitMQ,
+    apis: Apis,
+    agents: Agents,
+    amqp_client: RawAmqp,
+    diary: Diary,
+    ledger: LedgerReader,
+) -> None:
+    api = apis.start(queue_type="quorum")
+    agents.start(queue_type="quorum")
+    assert type_of_the_queue(rabbitmq, mortal_broker.url.rpartition("/")[2]) == "quorum"
+    done = api.dispatch("test.append", diary.parameters("done"))
+    retried = api.dispatch("test.append_at_second_attempt", {"path": str(diary.path)})
+    failed = api.dispatch("fail", {"message": "no"})
+    amqp_client.publish(b"no work")
+
+    api.wait_for(done, "completed")
+    api.wait_for(retried, "completed")
+    api.wait_for(failed, "failed")
+    eventually("both letters", lambda: len(api.get("/dead-letters")["items"]) == 2)
+    assert api.post("/dead-letters/replay", {"filter": {"task_id": failed}}).json()["replayed"] == 1
+    eventually("it to have failed again", lambda: len(ledger.executions(failed)) == 2)
+    eventually("both letters", lambda: len(api.get("/dead-letters")["items"]) == 2)
+    assert api.post("/dead-letters/discard", {"all": True}).json()["discarded"] == 2
+    assert sorted(diary.task_ids()) == sorted([done, retried, retried])
+
+
+def test_quorum_queues_on_a_cluster_outlive_the_end_of_one_of_its_three_nodes_under_load(
+    cluster: BrokerCluster, apis: Apis, agents: Agents, diary: Diary, ledger: LedgerReader
+) -> None:
+    quorum = {"broker_url": cluster.url, "queue_type": "quorum"}
+    api = apis.start(**quorum)
+    agents.start_team("first", "second", **quorum)
+    with SteadyLoad(api, "test.append", diary.parameters(seconds=0.2), ahead=20) as load:
+        eventually("work to be under way", lambda: len(diary.entries()) >= 5)
+        assert type_of_the_queue(cluster.nodes[1]) == "quorum"
+        cluster.nodes[0].kill()
+        eventually("both agents to be at another node", lambda: consumers(cluster.nodes[1]) == 2)
+        since = len(load.accepted)
+        eventually("the load to go on", lambda: len(load.accepted) >= since + 5)
+
+    assert_each_was_done_once(load, ledger, diary)
