@@ -30,9 +30,10 @@ integration: $(STAMP) ## Run the tests against one real service at a time
 e2e: $(STAMP) ## Run the end-to-end scenarios
 	@$(PYTEST) -m e2e
 
-chaos: $(STAMP) ## Try to break everything for MINUTES with FAULTS and TASKS, as SEED says; a fresh one by default
+chaos: $(STAMP) ## Try to break everything for MINUTES with FAULTS and TASKS, as SEED says; QUEUE_TYPE=quorum
 	@$(BIN)/python -m tests.chaos $(and $(SEED),--seed $(SEED)) $(and $(TASKS),--tasks $(TASKS)) \
-	  $(and $(MINUTES),--minutes $(MINUTES)) $(and $(FAULTS),--faults $(FAULTS))
+	  $(and $(MINUTES),--minutes $(MINUTES)) $(and $(FAULTS),--faults $(FAULTS)) \
+	  $(and $(QUEUE_TYPE),--queue-type $(QUEUE_TYPE))
 
 mutations: $(STAMP) ## Take out each mechanism that the guarantees rest on, and see which test notices
 	@$(BIN)/python -m tests.chaos.mutations

@@ -19,22 +19,23 @@ from chiffon.ledger import claims, condemn, follow, rings, sweeps
 from chiffon.ledger.settle import Fenced, Recorded, Settlement, clear_debts, settle
 from tests.bench import TTL, Agent, Bench
 from tests.builders import an_error, new_task
-from tests.ledger_invariants import Invariants
+from tests.doubt import Doubt
+from tests.ledger_machine_races import READY, Races
 from tests.ledger_model import MAX_CRASHES, MAX_DEATHS, VERDICTS, Model, Task
 
 LIMIT = 1000
-READY = (State.PENDING, State.QUEUED, State.RETRYING)
 KEYS = ["key a", "key b"]
 CALLBACKS = {"embed": {"callbacks": [{"task": "echo"}]}}
 TABLES = "tasks, executions, results, request_keys, task_history, agents"
 
 
-class LedgerMachine(Invariants):
+class LedgerMachine(Races):
     """Accepts, rings, claims, settles, dies, asks, and has time pass; the model says what should come of each."""
 
-    def __init__(self, bench: Bench) -> None:
+    def __init__(self, bench: Bench, doubt: Doubt) -> None:
         super().__init__()
         self.bench = bench
+        self.doubt = doubt
         self.bench.sql(f"TRUNCATE {TABLES}")
         self.model = Model()
         self.agents = [self.bench.agent(f"agent-{number}") for number in range(3)]
@@ -63,7 +64,7 @@ class LedgerMachine(Invariants):
         times = {"delay": 3600.0 if later else None, "expires_in": 3600.0 if expires else None}
         new = self._new(key, keyed=keyed, canvas=CALLBACKS if embed else {}, **times)
         request_id = new.request_id
-        (fate,) = self.bench.accept(new)
+        (fate,) = self.bench.accept(new, lease=3600)
         holder = self.model.holder_of(request_id) if keyed else None
         if holder is not None:
             assert fate == Duplicate(holder)

@@ -10,11 +10,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from chiffon.domain.ids import derived_id
 from tests.chaos.faults.messages import GARBAGE_HEADER, Rubbish, Thrown
 from tests.chaos.incidents import Incident
 from tests.chaos.programs import Life
 from tests.chaos.promises import Promises
 from tests.chaos.stand import Stand
+from tests.e2e.raw_amqp import Delivery
 
 ENDS = frozenset({"completed", "failed", "cancelled", "timed_out", "expired", "dead_lettered"})
 """The ends that the contract names; not taken from the product, which might be wrong about them."""
@@ -85,10 +87,14 @@ class Run:
 
 @dataclass(frozen=True)
 class Letters:
-    """What lies in `dlx_queue`, by what it names: how often. ``strange``: what names nothing that we know."""
+    """What lies in `dlx_queue`, by what it names: how often. ``strange``: what names nothing that we know.
+
+    ``named_by_garbage``: the ids of the tasks that garbage would have been.
+    """
 
     tasks: Counter[str] = field(default_factory=Counter)
     garbage: Counter[str] = field(default_factory=Counter)
+    named_by_garbage: set[str] = field(default_factory=set)
     strange: list[str] = field(default_factory=list)
 
 
@@ -207,8 +213,21 @@ def _letters(stand: Stand) -> Letters:
     for letter in stand.amqp.look("dlx_queue"):
         if name := letter.headers.get(GARBAGE_HEADER):
             letters.garbage[name] += 1
+            letters.named_by_garbage.update(_named(letter))
         elif task_id := letter.headers.get("id"):
             letters.tasks[task_id] += 1
         else:
             letters.strange.append(f"{letter.headers} {letter.properties} {letter.body[:200]!r}")
     return letters
+
+
+def _named(letter: Delivery) -> set[str]:
+    """The ids that a message's task can have: one of Celery's, its own, or one derived from its message id."""
+    try:
+        said = json.loads(letter.body)
+    except (ValueError, RecursionError):  # no JSON, or too much of it
+        said = None
+    members = said if isinstance(said, dict) else {}
+    message_id = members.get("message_id") or letter.properties.get("message_id")
+    found = [letter.headers.get("id"), members.get("task_id"), message_id and derived_id("message", str(message_id))]
+    return {name for name in found if isinstance(name, str)}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -75,11 +74,6 @@ class Incidents:
     def now(self) -> list[Incident]:
         """What lasts still."""
         return [incident for incident in self.all() if incident.ended is None]
-
-    def by_kind(self) -> dict[str, int]:
-        """How many faults of each kind there were."""
-        faults = Counter(i.kind for i in self.all() if i.happened and i.kind not in OF_THE_RUN)
-        return dict(sorted(faults.items()))
 
 
 @dataclass

@@ -19,6 +19,7 @@ from tests.chaos.faults.library import library
 from tests.chaos.faults.messages import Rubbish, Tap
 from tests.chaos.incidents import Incidents
 from tests.chaos.plan import Fault, Plan
+from tests.chaos.probe import probe
 from tests.chaos.promises import Promises
 from tests.chaos.pulse import Pulse
 from tests.chaos.report import Report, make_report
@@ -68,6 +69,9 @@ class Machine:
             tap.stop()
             self._stand.heal()
             rest_seconds = self._wait_for_rest()
+            self._say("killing agents at rest")
+            probe(self._stand, self._promises)
+            self._wait_for_rest()
             self.evidence = gather(self._stand, self._promises, self._rubbish, self._pulse.beats)
         return make_report(self._plan, self.evidence, audit(self.evidence), rest_seconds)
 

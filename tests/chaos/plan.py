@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from tests.chaos.relay import STATEMENTS
+
 AGENTS = ("ash", "birch", "cedar")
 THREADED = frozenset({"cedar"})
 """The agents that run their work in threads (``-P threads``)."""
@@ -47,7 +49,7 @@ KINDS = (
     Kind("broker_restart", (BROKER,), (0, 4)),
     Kind("broker_stop", (BROKER,), (2, 15)),
     Kind("broker_wipe", (BROKER,), (0.3, 4), share=2),
-    Kind("broker_alarm", (BROKER,), (4, 12)),
+    Kind("broker_alarm", (BROKER,), (4, 12), share=2, details=("memory", "disk")),
     Kind("postgres_kill", (POSTGRES,), (0.2, 6)),
     Kind("postgres_restart", (POSTGRES,), (0, 4), share=2),
     Kind("postgres_stop", (POSTGRES,), (2, 12)),
@@ -56,7 +58,7 @@ KINDS = (
     Kind("delay", PROGRAMS, (3, 10), details=(BROKER, POSTGRES)),
     Kind("silence", PROGRAMS, (3, 15), share=2, details=(BROKER, POSTGRES)),
     Kind("half_open", PROGRAMS, share=2, details=(BROKER, POSTGRES)),
-    Kind("swallow_commit", PROGRAMS, share=4, details=("accept", "claim", "settle", "ring", "any")),
+    Kind("swallow_commit", PROGRAMS, share=6, details=tuple(STATEMENTS)),
     Kind("swallow_confirm", PROGRAMS),
     Kind("garbage", (BROKER,)),
     Kind("duplicates", (BROKER,), share=2),
@@ -71,8 +73,9 @@ _TOGETHER = 0.25
 """The chance that a fault comes with the one before it: troubles seldom come alone."""
 
 _BY_NAME = {kind.name: kind for kind in KINDS}
-_MET = {"accept": (API,), "claim": AGENTS, "settle": AGENTS, "ring": PROGRAMS, "any": PROGRAMS}
-"""Who commits what: an answer to nobody's commit cannot be swallowed."""
+_OF_THE_API = frozenset({"accept", "cancel", "replay"})
+_OF_ALL = frozenset({"ring", "any"})
+"""What others than agents commit: an answer to nobody's commit cannot be swallowed."""
 
 
 LOCAL = frozenset(kind.name for kind in KINDS if kind.name.partition("_")[0] in {"agent", "api", "child"})
@@ -173,11 +176,17 @@ def _faults(dice: random.Random, seconds: float, many: int, names: tuple[str, ..
         yield Fault(
             at=at,
             kind=kind.name,
-            target=dice.choice(_MET[detail] if kind.name == "swallow_commit" else kind.targets),
+            target=dice.choice(_who_commits(detail) if kind.name == "swallow_commit" else kind.targets),
             seconds=round(dice.uniform(*(_LONG_SECONDS if is_long else kind.seconds)), 2),
             detail=detail,
             pick=dice.random(),
         )
+
+
+def _who_commits(detail: str) -> tuple[str, ...]:
+    if detail in _OF_ALL:
+        return PROGRAMS
+    return (API,) if detail in _OF_THE_API else AGENTS
 
 
 def _errands(dice: random.Random, seed: int, client: int, seconds: float, tasks: int) -> list[Errand]:
@@ -249,13 +258,14 @@ class _Maker:
         return self._named("chaos.fail", {})
 
     def _deadly(self) -> Order:
-        return self._named("chaos.die", {"how": self._a_death(), "times": self._dice.choice((1, 2))})
+        return self._death(self._dice.choice((1, 2)))
 
     def _poison(self) -> Order:
-        return self._named("chaos.die", {"how": self._a_death(), "times": 1_000})
+        return self._death(1_000)
 
-    def _a_death(self) -> str:
-        return self._dice.choice(("exit", "kill", "sys.exit", "memory", "segfault"))
+    def _death(self, times: int) -> Order:
+        how = self._dice.choice(("exit", "kill", "sys.exit", "memory", "segfault"))
+        return self._named("chaos.die", {"how": how, "times": times, "after": self._dice.choice((0.0, 0.1))})
 
     def _slow(self) -> Order:
         return self._named("chaos.slow", {"seconds": 10.0, "stubborn": self._dice.random() < 0.5})

@@ -6,6 +6,7 @@ All relays share one thread with an event loop of its own; every method may be c
 from __future__ import annotations
 
 import asyncio
+import re
 import threading
 import time
 from collections.abc import Callable
@@ -26,9 +27,26 @@ STATEMENTS = {
     "claim": b"WITH offered AS",
     "settle": b"WITH verdicts AS",
     "ring": b"WITH rung AS",
+    "lease": b"WHERE status = 'pending' AND next_ring_at <= clock_timestamp()",
+    "debts": b"SET debt_leased_until =",
+    "cancel": b"cancel_requested_at = clock_timestamp()",
+    "replay": b"'replayed' FROM again",
+    "takeover": b"WITH orphans AS",
+    "register": b"INSERT INTO agents",
+    "rejoin": b"SET backend_pid = pg_backend_pid()",
     "any": b"",
 }
 """What stands in a transaction of each kind, and in no other."""
+
+_MARKERS = frozenset(STATEMENTS.values()) - {b""}
+_ROWS = re.compile(rb"C\x00\x00\x00.(?:SELECT|UPDATE|DELETE|INSERT 0) (\d+)\x00", re.DOTALL)
+"""Postgres' message CommandComplete, which says how many rows a statement has met."""
+
+_READY, _IDLE = b"Z\x00\x00\x00\x05", b"I"
+"""Its message ReadyForQuery, which ends each answer; its last byte says whether a transaction is open."""
+
+_TAIL = 500
+"""Bytes at the end of an answer in which both are."""
 
 _ANSWER_WITHIN = 5.0
 
@@ -95,9 +113,9 @@ class Relay:
         self._listener.close()
         self._cut()
 
-    def cut(self) -> None:
-        """End every connection, now."""
-        self._do(self._cut)
+    def cut(self) -> int:
+        """End every connection, now; how many there were."""
+        return self._ask(self._cut)
 
     def refuse(self, yes: bool) -> None:
         """Take no connections; those that are open end."""
@@ -111,12 +129,19 @@ class Relay:
         """Take everything and pass nothing on, as a partition does; at its end everything is cut."""
         self._do(lambda: self._set_silent(yes))
 
-    def half_open(self, seconds: float) -> None:
-        """Close what is open, but only towards the server: the program hears nothing of it for so many seconds."""
-        self._do(lambda: [pair.forget_server(seconds) for pair in list(self._pairs)])
+    def half_open(self, seconds: float) -> int:
+        """Close what is open, but only towards the server: the program hears nothing of it for so many seconds.
+
+        How many connections there were.
+        """
+        return self._ask(lambda: len([pair.forget_server(seconds) for pair in list(self._pairs)]))
 
     def swallow_answer(self, after: bytes, request: bytes) -> Future[None]:
-        """Lose the next answer to ``request`` and cut the connection; the future is done when that has happened."""
+        """Lose the next answer to ``request`` and cut the connection; the future is done when that has happened.
+
+        ``after``: what was said before, in the same transaction, and met at least one row. With ``request`` a COMMIT,
+        a statement that commits by itself is meant as well.
+        """
         met: Future[None] = Future()
         self._do(lambda: setattr(self, "swallow", _Swallow(after, request, met)))
         return met
@@ -128,9 +153,16 @@ class Relay:
     def _do(self, call: Callable[[], Any]) -> None:
         self._loop.call_soon_threadsafe(call)
 
-    def _cut(self) -> None:
-        for pair in list(self._pairs):
+    def _ask(self, call: Callable[[], int]) -> int:
+        found: Future[int] = Future()
+        self._do(lambda: found.set_result(call()))
+        return found.result(10)
+
+    def _cut(self) -> int:
+        pairs = list(self._pairs)
+        for pair in pairs:
             pair.abort()
+        return len(pairs)
 
     def _set_refusing(self, yes: bool) -> None:
         self._refusing = yes
@@ -168,8 +200,12 @@ class _Pair:
         self._server: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
         self._over = asyncio.Event()
         self._deaf = False
+        self._asked: set[bytes] = set()
         self._met: set[bytes] = set()
+        self._answer = b""
+        self._idle = False
         self._losing: _Swallow | None = None
+        self._kept = b""
         self.silent = False
 
     def abort(self) -> None:
@@ -194,7 +230,7 @@ class _Pair:
             return
         self._server = await asyncio.open_connection(*server, limit=CHUNK)
         there = asyncio.ensure_future(self._pass_on(self._client[0], self._server[1], self._heard))
-        back = asyncio.ensure_future(self._pass_on(self._server[0], self._client[1], self._is_kept_back))
+        back = asyncio.ensure_future(self._pass_on(self._server[0], self._client[1], self._answered))
         over = asyncio.ensure_future(self._over.wait())
         halves = {there, back, over}
         try:
@@ -209,8 +245,9 @@ class _Pair:
             await asyncio.gather(*halves, return_exceptions=True)
 
     async def _pass_on(
-        self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, stops: Callable[[bytes], bool]
+        self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, passes: Callable[[bytes], bytes | None]
     ) -> None:
+        """``passes``: what of some bytes is to be passed on now; None: nothing more ever."""
         while True:
             try:
                 data = await source.read(CHUNK)
@@ -222,31 +259,61 @@ class _Pair:
                 await asyncio.sleep(self._relay.delay)
             if self._deaf or self.silent:
                 continue
-            if stops(data):
+            passed = passes(data)
+            if passed is None:
                 return
-            sink.write(data)
+            sink.write(passed)
             await sink.drain()
 
-    def _heard(self, data: bytes) -> bool:
+    def _heard(self, data: bytes) -> bytes:
         """The client says something. Nothing of that is kept back."""
         swallow = self._relay.swallow
-        if swallow is not None and swallow.request in data and (swallow.after in data or swallow.after in self._met):
+        wanted = {swallow.after} - {b""} if swallow is not None else set()
+        said = {marker for marker in _MARKERS | wanted if marker in data}
+        if swallow is not None and self._losing is None and self._is_meant(swallow, data, said):
             self._relay.swallow = None
             self._losing = swallow
-            asyncio.get_running_loop().call_later(_ANSWER_WITHIN, self.abort)
+            asyncio.get_running_loop().call_later(_ANSWER_WITHIN, self._give_up, swallow)
         if COMMIT in data:
             self._met.clear()
-        else:
-            self._met |= {marker for marker in STATEMENTS.values() if marker in data}
-        return False
+        self._met |= said
+        self._asked, self._answer = said, b""
+        return data
 
-    def _is_kept_back(self, data: bytes) -> bool:
-        """The server answers. Whether nobody is to hear that, and the connection ends: what was asked for is done."""
-        if self._losing is None:
-            return False
-        if not self._losing.met.done():
-            self._losing.met.set_result(None)
-        return True
+    def _is_meant(self, swallow: _Swallow, data: bytes, said: set[bytes]) -> bool:
+        if swallow.request in data:
+            return swallow.after in data or swallow.after in self._met
+        commits_itself = swallow.request == COMMIT and self._idle and bool(said)
+        return commits_itself and (not swallow.after or swallow.after in said)
+
+    def _answered(self, data: bytes) -> bytes | None:
+        """The server answers; what the client hears of it. None: nobody hears it, and the connection ends."""
+        self._answer = (self._answer + data)[-_TAIL:]
+        is_whole = self._answer[: -len(_IDLE)].endswith(_READY)
+        if is_whole and (rows := _ROWS.findall(self._answer)) and int(rows[-1]) == 0:
+            self._met -= self._asked  # of several statements in one request the last is the work; it met nothing
+        if is_whole:
+            self._idle = self._answer.endswith(_IDLE)
+        return data if self._losing is None else self._kept_back(self._losing, data, is_whole=is_whole)
+
+    def _kept_back(self, losing: _Swallow, data: bytes, *, is_whole: bool) -> bytes | None:
+        """Of a statement that commits by itself only the answer says whether there was anything to commit."""
+        self._kept += data
+        if self._asked and not is_whole:
+            return b""
+        if self._asked and not self._asked & self._met:
+            kept, self._kept, self._losing = self._kept, b"", None
+            if self._relay.swallow is None:
+                self._relay.swallow = losing
+            return kept
+        if not losing.met.done():
+            losing.met.set_result(None)
+        return None
+
+    def _give_up(self, losing: _Swallow) -> None:
+        """The server takes too long: the answer is lost all the same."""
+        if self._losing is losing:
+            self.abort()
 
 
 def wait_for(met: Future[None], seconds: float) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import statistics
 from collections import Counter
@@ -12,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from tests.chaos.audit.findings import Finding
+from tests.chaos.audit.takeovers import PROBE, takeovers
 from tests.chaos.evidence import Evidence
-from tests.chaos.incidents import OF_THE_RUN
+from tests.chaos.incidents import OF_THE_RUN, Incident
 from tests.chaos.plan import Plan
 
 _SHOWN = 40
@@ -40,7 +40,8 @@ class Report:
         """The figures for a terminal."""
         figures = self.figures
         faults = ", ".join(f"{kind} {many}" for kind, many in figures["faults"].items())
-        recovery = figures["recovery_seconds"]
+        unmet = ", ".join(f"{kind} {many}" for kind, many in figures["faults_that_met_nobody"].items())
+        recovery, takeover = figures["recovery_seconds"], figures["takeover_seconds"]
         lines = [
             f"seed      {figures['seed']}",
             f"accepted  {figures['accepted']} of {figures['orders']} ({figures['tasks']} tasks in the ledger)",
@@ -51,7 +52,9 @@ class Report:
             f"ends      {', '.join(f'{name} {many}' for name, many in figures['ends'].items())}",
             f"runs      {figures['runs']}; executions {figures['executions']}",
             f"faults    {sum(figures['faults'].values())}: {faults}",
-            f"recovery  p50 {recovery['p50']} s, max {recovery['max']} s; takeover {figures['takeover_seconds']}",
+            f"met none  {unmet or 'of them'}",
+            f"recovery  p50 {recovery['p50']} s, max {recovery['max']} s",
+            f"takeover  p50 {takeover['p50']} s, max {takeover['max']} s, of {takeover['of']}",
             f"rest      after {figures['rest_seconds']} s",
         ]
         lines += [f"  {f.fault}: {f.about}: {f.says}" for f in self.findings[:_SHOWN]]
@@ -68,9 +71,10 @@ def make_report(plan: Plan, evidence: Evidence, findings: list[Finding], rest_se
         "seed": plan.seed,
         "accepted": len(evidence.promises.ids()),
         **counted,
-        "faults": _by_kind(evidence),
+        "faults": _by_kind(evidence, happened=True),
+        "faults_that_met_nobody": _by_kind(evidence, happened=False),
         "recovery_seconds": _spread(beats),
-        "takeover_seconds": _spread(takeovers(evidence)),
+        "takeover_seconds": {**_spread(taken := list(takeovers(evidence))), "of": len(taken)},
         "rest_seconds": round(rest_seconds, 1),
         "minutes": plan.seconds / 60,
         "orders": len(plan.orders),
@@ -89,24 +93,18 @@ def make_report(plan: Plan, evidence: Evidence, findings: list[Finding], rest_se
 _COUNTED = ("lost", "doubled", "stuck", "wrong")
 
 
-def takeovers(evidence: Evidence) -> list[float]:
-    """Where an agent was killed and nothing else was wrong: seconds from its death to the next claim of its work."""
-    found = []
-    for executions in evidence.executions.values():
-        for dead, heir in itertools.pairwise(executions):
-            if dead.outcome != "agent_lost" or dead.finished_at is None:
-                continue
-            agent = evidence.program_of(dead.agent_pid, dead.claimed_at)
-            for kill in evidence.incidents_of(agent, {"agent_kill"}, dead.claimed_at, dead.finished_at):
-                alone = not any(i != kill and i.touches(kill.began - 10, heir.claimed_at) for i in evidence.incidents)
-                if alone and dead.claimed_at <= kill.began:
-                    found.append(heir.claimed_at - kill.began)
-    return found
-
-
-def _by_kind(evidence: Evidence) -> dict[str, int]:
-    kinds = Counter(i.kind for i in evidence.incidents if i.happened and i.kind not in OF_THE_RUN)
+def _by_kind(evidence: Evidence, *, happened: bool) -> dict[str, int]:
+    planned = (i for i in evidence.incidents if i.kind not in OF_THE_RUN and PROBE not in i.detail)
+    found = [i for i in planned if i.happened == happened]
+    kinds = Counter(_kind(incident) for incident in found)
     return dict(sorted(kinds.items()))
+
+
+def _kind(incident: Incident) -> str:
+    """Its kind; with its detail where that says what it was."""
+    if incident.kind in {"broker_alarm", "swallow_commit"}:
+        return f"{incident.kind} {incident.detail.split()[0]}"
+    return incident.kind
 
 
 def _spread(seconds: Sequence[float]) -> dict[str, float | None]:

@@ -53,7 +53,14 @@ SETTINGS = {
 }
 """Seconds where the product counts minutes: a short run is to meet each of its deadlines."""
 
-_ALARM, _CALM = "0.00001", "0.6"
+_ALARMS = {
+    "memory": ("set_vm_memory_high_watermark", "0.00001"),
+    "disk": ("set_disk_free_limit", "1000000GB"),
+}
+_CALM = {
+    "memory": ("set_vm_memory_high_watermark", "0.6"),
+    "disk": ("set_disk_free_limit", "50MB"),
+}
 
 
 class Stand:
@@ -162,13 +169,13 @@ class Stand:
         """Whether every agent is among them."""
         return self.consumers() >= len(self.agents)
 
-    def raise_alarm(self) -> None:
-        """Have the broker believe that its memory is full: it takes no more messages."""
-        self.rabbitmq.ctl("set_vm_memory_high_watermark", _ALARM)
+    def raise_alarm(self, of: str) -> None:
+        """Have the broker believe that its memory, or its disk, is full: it takes no more messages."""
+        self.rabbitmq.ctl(*_ALARMS[of])
 
-    def clear_alarm(self) -> None:
-        """Let it have its memory again."""
-        self.rabbitmq.ctl("set_vm_memory_high_watermark", _CALM)
+    def clear_alarm(self, of: str) -> None:
+        """Let it have its memory, or its disk, again."""
+        self.rabbitmq.ctl(*_CALM[of])
 
     def heal(self) -> None:
         """Undo whatever may still be wrong: everything is up, and every way is free."""
@@ -180,7 +187,8 @@ class Stand:
         self.postgres.resume()
         self.rabbitmq.start()
         self.postgres.start()
-        self.clear_alarm()
+        for of in _CALM:
+            self.clear_alarm(of)
         for program in self.programs:
             with program.lock:
                 program.process.resume()

@@ -10,6 +10,8 @@ import pytest
 
 from chiffon.ledger import migrate
 from tests.bench import Bench
+from tests.chaos.relay import Relays
+from tests.doubt import Doubt
 
 NEXT = "9999"
 """The revision that the next release has, and this one has not."""
@@ -33,3 +35,19 @@ def bench(ledger_url: str) -> Iterator[Bench]:
     lent = Bench(ledger_url)
     yield lent
     lent.close()
+
+
+@pytest.fixture(scope="session")
+def relays() -> Iterator[Relays]:
+    """The thread in which relays run."""
+    running = Relays()
+    yield running
+    running.close()
+
+
+@pytest.fixture
+def doubt(bench: Bench, relays: Relays) -> Iterator[Doubt]:
+    """The bench, by a way on which the answer to a commit can be lost."""
+    found = Doubt(bench, relays)
+    yield found
+    found.close()

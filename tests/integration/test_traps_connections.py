@@ -55,6 +55,22 @@ def test_work_goes_on_twice_after_a_lost_connection_with_stock_celery_and_once_w
     assert desk.outcomes(task_id) == ["completed"]
 
 
+def test_a_channel_that_is_reopened_has_long_work_begin_again_and_again_with_stock_celery_and_once_with_chiffon(
+    impatient: PrivateRabbitMQ, stock: Stock, agents: Agents, desk: Desk, diary: Diary, stock_diary: Diary
+) -> None:
+    agents.launch(ack_after=1, **DEEDS)
+    worker = stock.launch("-c", "4", broker_channel_error_retry=True)
+    overlapping = stock.send("trap.sign", path=str(stock_diary.path), seconds=300)
+    task_id = desk.place("trap.sign", {"path": str(diary.path), "seconds": 8})
+
+    eventually("the stock worker to do it beside itself", lambda: len(stock_diary.entries(overlapping)) >= 3)
+    assert {entry.note for entry in stock_diary.entries(overlapping)} == {"began"}, "none of them has ended"
+    assert worker.is_running()
+    desk.wait_for(task_id, "completed")
+    assert [entry.note for entry in diary.entries(task_id)] == ["began", "done"]
+    assert desk.outcomes(task_id) == ["completed"]
+
+
 def test_work_longer_than_the_brokers_patience_ends_a_stock_worker_and_is_done_by_chiffon(
     impatient: PrivateRabbitMQ,
     stock: Stock,

@@ -10,12 +10,13 @@ from typing import Any
 from chiffon.devstack.process import Process
 from tests.desk import Desk
 from tests.e2e.agents import Agents
+from tests.e2e.diary import Diary
 from tests.e2e.messages import AS_JSON, Bad
 from tests.e2e.raw_amqp import RawAmqp
-from tests.e2e.waiting import eventually
+from tests.e2e.waiting import always, eventually
 from tests.traps import DEEDS
 from tests.traps.stock import Stock
-from tests.traps.stock_app import QUEUE
+from tests.traps.stock_app import DEAD, QUEUE
 
 pytest_plugins = ("tests.e2e.fixtures", "tests.traps.fixtures")
 
@@ -95,6 +96,26 @@ def test_a_message_that_ends_every_stock_worker_it_meets_ends_no_agent(
     eventually("the dead letters", lambda: is_in_dead_letters(amqp_client, ENDING))
     assert desk.wait_for(desk.place("echo", {"input": "still here"}), "completed")
     assert agent.container.status == "running"
+
+
+def test_a_blanket_except_keeps_a_stock_worker_up_and_stops_its_work_and_chiffon_loses_no_slot(
+    stock: Stock, agents: Agents, desk: Desk, amqp_client: RawAmqp, stock_diary: Diary
+) -> None:
+    agent = agents.launch(concurrency=1, **DEEDS)
+    worker = stock.start(worker_consumer="tests.traps.blanket:BlanketConsumer")
+    bad = celery("a time limit that is a number", body=([], {"path": "/dev/null"}, None), timelimit=7)
+    amqp_client.publish(bad.body, headers=bad.headers, exchange=QUEUE, routing_key=QUEUE, **AS_JSON)
+    agent.ready()
+    for _ in range(3):
+        bad.publish(amqp_client)
+
+    eventually("the stock worker to reject it", lambda: amqp_client.ready(DEAD) == 1)
+    never = stock.send("trap.sign", path=str(stock_diary.path))
+    eventually("it to take the next", lambda: amqp_client.ready(QUEUE) == 0)
+    assert desk.wait_for(desk.place("echo", {"input": "still here"}), "completed")
+    always("the stock worker's doing nothing", lambda: not stock_diary.entries(never), during=3)
+    assert worker.is_running(), "and to whoever looks it is well"
+    eventually("the dead letters", lambda: is_in_dead_letters(amqp_client, [bad] * 3))
 
 
 def test_broken_callbacks_take_a_message_along_with_stock_celery_and_are_a_dead_letter_with_chiffon(

@@ -49,8 +49,10 @@ class Stock:
             ):
                 queue(connection.default_channel).declare()
 
-    def launch(self, *options: str, broker_url: str = "", **settings: Any) -> Process:
-        """Start a worker without waiting until it consumes. ``settings``: of Celery's."""
+    def launch(
+        self, *options: str, broker_url: str = "", variables: Mapping[str, str] | None = None, **settings: Any
+    ) -> Process:
+        """Start a worker without waiting until it consumes. ``variables``: environment; ``settings``: Celery's."""
         worker = Process(
             "a stock worker",
             [
@@ -65,6 +67,7 @@ class Stock:
                 "STOCK_BACKEND": self.backend,
                 "STOCK_ARGUMENTS": json.dumps(self.arguments),
                 "STOCK_SETTINGS": json.dumps(settings),
+                **(variables or {}),
             },
             ready=lambda: "ready." in worker.log.read_text(errors="replace"),
         )
@@ -88,10 +91,12 @@ class Stock:
         finally:
             client.close()
 
-    def send(self, name: str, *, priority: int = 0, **parameters: Any) -> str:
-        """Send work to its queue as any client does; the task's id."""
+    def send(self, name: str, *, priority: int = 0, headers: Mapping[str, Any] | None = None, **parameters: Any) -> str:
+        """Send work to its queue as any client does; the task's id. ``headers``: beside Celery's own."""
         with self.client() as client:
-            sent = client.send_task(name, kwargs=parameters, exchange=QUEUE, routing_key=QUEUE, priority=priority)
+            sent = client.send_task(
+                name, kwargs=parameters, exchange=QUEUE, routing_key=QUEUE, priority=priority, headers=headers
+            )
             return str(sent.id)
 
     def launch_sender(self, **settings: Any) -> Process:

@@ -7,6 +7,8 @@ import os
 from typing import Any
 
 from celery import Celery
+from celery.exceptions import Ignore
+from celery.signals import task_prerun
 from kombu import Exchange, Queue
 
 from tests.traps import deeds
@@ -34,6 +36,14 @@ app.conf.update(
 app.conf.update(json.loads(os.environ.get("STOCK_SETTINGS", "{}")))
 
 
+if os.environ.get("STOCK_VETO"):
+
+    @task_prerun.connect
+    def veto(**_: Any) -> None:
+        """Want no task to run."""
+        raise Ignore
+
+
 @app.task(name="trap.sign", bind=True)
 def sign(self: Any, path: str, seconds: float = 0.0, note: str = "") -> str:
     deeds.sign(path, self.request.id, note or "began")
@@ -47,3 +57,10 @@ def sign(self: Any, path: str, seconds: float = 0.0, note: str = "") -> str:
 def die(self: Any, path: str, how: str) -> None:
     deeds.sign(path, self.request.id, how)
     deeds.die(how)
+
+
+@app.task(name="trap.twice", bind=True, max_retries=1)
+def twice(self: Any, path: str) -> None:
+    deeds.sign(path, self.request.id, self.request.get("tenant"))
+    if not self.request.retries:
+        raise self.retry(countdown=0)

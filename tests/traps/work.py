@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from celery import shared_task
+
 from chiffon import WorkContext, work
 from tests.traps import deeds
 
@@ -21,3 +25,11 @@ def die(context: WorkContext, path: str, how: str) -> None:
     """Sign, and take the process along."""
     deeds.sign(path, context.task_id, how, context.attempt)
     deeds.die(how)
+
+
+@shared_task(name="trap.twice", bind=True, max_retries=1)
+def twice(self: Any, path: str) -> None:
+    """Celery's own kind of task: sign with a header that its sender gave, and be run once more."""
+    deeds.sign(path, self.request.id, self.request.get("tenant"))
+    if not self.request.retries:
+        raise self.retry(countdown=0)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.chaos.audit.rules import audit
+from tests.chaos.audit.takeovers import takeovers
 from tests.chaos.evidence import Evidence, Execution, Letters, Run, Step, Task
 from tests.chaos.faults.messages import Thrown
 from tests.chaos.incidents import Incident
@@ -240,6 +241,87 @@ def test_a_dead_task_without_a_letter_is_lost() -> None:
 def test_a_letter_may_have_gone_with_a_broker_that_was_wiped_since() -> None:
     assert audit(dead(incidents=[incident("broker_wipe", "broker", 103.0, 104.0)])) == []
     assert faults(dead(incidents=[incident("broker_wipe", "broker", 90.0, 95.0)])) == {"lost"}
+
+
+def test_a_task_that_died_without_a_run_has_a_letter_too() -> None:
+    condemned = {**ended_as("dead_lettered", "dead_lettered", work_type="echo"), "executions": {}, "runs": {}}
+    assert "lost" in faults(evidence(**condemned))
+    assert audit(evidence(**condemned, letters=Letters(Counter(t1=1)))) == []
+    assert audit(evidence(**condemned, letters=Letters(named_by_garbage={"t1"}))) == []
+
+
+def test_what_takes_another_s_end_has_no_letter_of_its_own() -> None:
+    follower = {**ended_as("failed", "failed", work_type="chaos.fail", follows="t0"), "executions": {}, "runs": {}}
+    assert audit(evidence(**follower)) == []
+
+
+@pytest.mark.parametrize(("at", "code", "found"), [(101.5, 202, {"lost"}), (103.0, 202, set()), (101.5, None, set())])
+def test_a_letter_is_taken_only_after_its_task_has_died(at: float, code: int | None, found: set[str]) -> None:
+    discarded = dead()
+    discarded.promises.said.append(Said("discard_letter", "t1", code, at))
+    assert faults(discarded) == found
+
+
+def ran(work_type: str, *outcomes: str, started: bool = True, **others: Any) -> Evidence:
+    """One task whose executions, each a real run, came out so."""
+    times = [101.0 + number / 10 for number in range(len(outcomes))]
+    executions = [
+        Execution("t1", number, 10, at, at if started else None, at, outcome)
+        for number, (at, outcome) in enumerate(zip(times, outcomes, strict=True), 1)
+    ]
+    runs = [replace(RAN, execution=number, began=at, last=at) for number, at in enumerate(times, 1)]
+    task = replace(DONE, work_type=work_type, parameters={"failures": 3, "times": 2})
+    return evidence(tasks={"t1": task}, executions={"t1": executions}, runs={"t1": runs}, **others)
+
+
+def says(found: Evidence, words: str) -> bool:
+    """Whether the audit finds that."""
+    return any(words in finding.says for finding in audit(found))
+
+
+@pytest.mark.parametrize(
+    ("work_type", "outcomes", "is_too_often"),
+    [
+        ("chaos.flaky", ["retried"] * 3 + ["completed"], False),
+        ("chaos.flaky", ["retried"] * 4 + ["completed"], True),
+        ("chaos.flaky", ["agent_lost"] * 3 + ["retried"] * 3 + ["completed"], False),
+        ("chaos.note", ["completed"], False),
+        ("chaos.note", ["given_back", "crashed", "completed"], False),
+        ("chaos.note", ["failed", "completed"], True),
+        ("chaos.die", ["crashed"] * 3, False),
+        ("chaos.die", ["crashed"] * 4, True),
+        ("chaos.die", ["agent_lost"] * 9, False),
+        ("chaos.die", ["agent_lost"] * 10, True),
+    ],
+)
+def test_a_task_that_runs_more_often_than_it_may_is_doubled(
+    work_type: str, outcomes: list[str], is_too_often: bool
+) -> None:
+    assert says(ran(work_type, *outcomes), "ran too often") == is_too_often
+
+
+def test_a_replay_gives_a_task_its_allowance_anew() -> None:
+    again = replace(REPLAYED, at=101.35)
+    found = ran("chaos.die", *["crashed"] * 6, history={"t1": [*HISTORY, again]})
+    assert says(found, "4 crash(s)")
+    found = ran("chaos.die", *["crashed"] * 6, history={"t1": [*HISTORY, replace(again, at=101.25)]})
+    assert not says(found, "ran too often")
+
+
+def test_work_that_is_given_back_undisturbed_is_wrong() -> None:
+    assert says(ran("chaos.note", "given_back", "completed"), "for no reason")
+    disturbed = [incident("agent_restart", "ash", 100.0, 103.0)]
+    assert not says(ran("chaos.note", "given_back", "completed", incidents=disturbed), "for no reason")
+
+
+@pytest.mark.parametrize(("claimed_at", "is_late"), [(106.0, False), (107.0, True)])
+def test_work_of_an_agent_that_was_killed_at_rest_is_claimed_soon(claimed_at: float, is_late: bool) -> None:
+    lost = replace(EXECUTED, finished_at=104.0, outcome="agent_lost")
+    heir = replace(EXECUTED, execution=2, agent_pid=20, claimed_at=claimed_at, finished_at=108.0)
+    kill = incident("agent_kill", "ash", 101.5, 110.0, "probe")
+    found = evidence(executions={"t1": [lost, heir]}, incidents=[kill])
+    assert list(takeovers(found)) == [claimed_at - 101.5]
+    assert says(found, "was claimed again only") == is_late
 
 
 def test_a_letter_of_a_task_that_lives_is_wrong() -> None:

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.chaos.relay import Relay, Relays, wait_for
+from chiffon.ledger import accept, agents, claims, control, rings, settle, sweeps
+from tests.chaos.relay import COMMIT, STATEMENTS, Relay, Relays, wait_for
 from tests.e2e.waiting import eventually
 
 PATIENCE = 5.0
@@ -143,3 +144,58 @@ def test_only_the_answer_that_was_meant_is_swallowed(relay: Relay, client: socke
     client.sendall(b"COMMIT")
     assert has_ended(client)
     assert met.done()
+
+
+IDLE, IN_TRANSACTION = b"Z\x00\x00\x00\x05I", b"Z\x00\x00\x00\x05T"
+
+
+def answer(rows: int) -> bytes:
+    """How Postgres says how many rows a statement has met."""
+    return b"C\x00\x00\x00\x0dUPDATE %d\x00" % rows
+
+
+def ask(client: socket.socket, words: bytes) -> None:
+    """Say something, and hear it again."""
+    client.sendall(words)
+    assert client.recv(1024) == words
+
+
+def test_a_commit_of_nothing_is_not_the_one_that_was_meant(relay: Relay, client: socket.socket) -> None:
+    met = relay.swallow_answer(STATEMENTS["debts"], COMMIT)
+    for rows in (0, 0, 1):
+        ask(client, STATEMENTS["debts"] + answer(rows) + IN_TRANSACTION)
+        assert not met.done()
+        if rows:
+            client.sendall(COMMIT)
+            assert has_ended(client)
+        else:
+            ask(client, COMMIT)
+    assert wait_for(met, PATIENCE)
+
+
+def test_what_commits_by_itself_is_swallowed_once_it_has_done_something(relay: Relay, client: socket.socket) -> None:
+    ask(client, IDLE)
+    met = relay.swallow_answer(STATEMENTS["claim"], COMMIT)
+    ask(client, b"SELECT 1" + answer(1) + IDLE)
+    ask(client, STATEMENTS["settle"] + answer(1) + IDLE)
+    ask(client, STATEMENTS["claim"] + answer(0) + IDLE)
+    assert not met.done()
+    client.sendall(STATEMENTS["claim"] + answer(2) + IDLE)
+    assert has_ended(client)
+    assert wait_for(met, PATIENCE)
+
+
+def test_a_statement_of_a_transaction_is_answered_and_its_commit_is_not(relay: Relay, client: socket.socket) -> None:
+    met = relay.swallow_answer(b"", COMMIT)
+    ask(client, STATEMENTS["claim"] + answer(2) + IN_TRANSACTION)
+    client.sendall(COMMIT)
+    assert has_ended(client)
+    assert wait_for(met, PATIENCE)
+
+
+@pytest.mark.parametrize("kind", sorted(STATEMENTS.keys() - {"any"}))
+def test_each_kind_of_statement_is_known_by_something_that_stands_in_no_other(kind: str) -> None:
+    rooms = (accept, agents, claims, control, rings, settle, sweeps)
+    statements = [(room, name) for room in rooms for name, text in vars(room).items()
+                  if isinstance(text, str) and STATEMENTS[kind].decode() in text]  # fmt: skip
+    assert len(statements) == (2 if kind == "cancel" else 1), statements

@@ -5,13 +5,10 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 
+from tests.chaos.audit.allowance import RETRIES
 from tests.chaos.audit.excuses import PUBLISHERS, ended_by_its_work, no_broker, wiped_since
 from tests.chaos.audit.findings import Finding
 from tests.chaos.evidence import ENDS, Evidence, Step, Task
-
-_RETRIES = 3
-"""Of `chaos.flaky`."""
-
 
 _LAWFUL = {
     "scheduled": {"pending", "cancelled", "expired"},
@@ -119,7 +116,7 @@ def _is_lawful(before: Step, after: Step) -> bool:
 def _ends_of(task: Task) -> set[str]:
     match task.work_type:
         case "chaos.flaky":
-            return {"completed"} if task.parameters["failures"] <= _RETRIES else {"failed"}
+            return {"completed"} if task.parameters["failures"] <= RETRIES["chaos.flaky"] else {"failed"}
         case "chaos.fail" | "chaos.broken_step":
             return {"failed"}
         case "chaos.die":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tests.chaos.evidence import Evidence, Execution
 from tests.chaos.incidents import Incident
-from tests.chaos.plan import THREADED
+from tests.chaos.plan import CONTENTS, THREADED
 
 PUBLISHERS = frozenset({"chaos.chain", "chaos.chord"})
 """Work that publishes in its middle, and so needs the broker as well."""
@@ -37,6 +37,20 @@ def severed(evidence: Evidence, program: str, start: float, end: float, *, slack
     found = evidence.incidents_of(program, {"agent_kill", "agent_stop", "exit"}, start, end, slack=slack)
     ways = evidence.incidents_of(program, {"refuse", "silence", "half_open"}, start, end, slack=slack)
     return found + [incident for incident in ways if "postgres" in incident.detail]
+
+
+def disturbed(evidence: Evidence, agent: str, execution: Execution) -> bool:
+    """Whether anything was done to an agent, or to what it needs, while it held an execution or shortly before."""
+    start, end = execution.claimed_at, execution.finished_at or execution.claimed_at
+    concerned = (i for i in evidence.incidents if i.target in {agent, "broker", "postgres"} and i.happened)
+    if any(i.kind not in CONTENTS and i.touches(start, end, slack=_GIVES_UP_WITHIN) for i in concerned):
+        return True
+    return any(
+        run.began <= end and run.last >= start and evidence.program_of(run.agent, run.began) == agent
+        for task_id, runs in evidence.runs.items()
+        if task_id in evidence.tasks and evidence.tasks[task_id].work_type == "chaos.die"
+        for run in runs
+    )
 
 
 def ended_by_its_work(evidence: Evidence, exit_: Incident) -> bool:

@@ -16,13 +16,19 @@ dead-lettering is at most once across that, which is a limit that is stated."""
 
 
 def the_dead_have_letters(evidence: Evidence) -> Iterator[Finding]:
-    """Each task that died has its letter, unless the broker was wiped since, or somebody took it."""
-    taken = {said.task_id for said in evidence.promises.said if said.verb in {"discard_letter", "replay_letter"}}
+    """Each task that died has its letter, unless the broker was wiped since, or somebody took it.
+
+    What takes another's end has none of its own.
+    """
     for task in evidence.tasks.values():
-        if task.status not in DEAD or task.task_id in taken or not evidence.executions.get(task.task_id):
+        if task.status not in DEAD or task.follows or _may_be_taken(evidence, task):
             continue
-        if not evidence.letters.tasks[task.task_id] and not wiped_since(evidence, task.finished_at or 0.0):
-            yield Finding("lost", task.task_id, f"{task.work_type} is {task.status}, and has no dead letter")
+        died = task.finished_at or 0.0
+        if evidence.letters.tasks[task.task_id] or wiped_since(evidence, died):
+            continue
+        if not evidence.executions.get(task.task_id) and _has_died_as_garbage(evidence, task):
+            continue
+        yield Finding("lost", task.task_id, f"{task.work_type} is {task.status}, and has no dead letter")
 
 
 def letters_are_of_the_dead(evidence: Evidence) -> Iterator[Finding]:
@@ -41,6 +47,21 @@ def garbage_is_kept(evidence: Evidence) -> Iterator[Finding]:
         excused = wiped_since(evidence, thrown.at) or _killed_soon(evidence, thrown.at)
         if thrown.confirmed and not evidence.letters.garbage[thrown.name] and not excused:
             yield Finding("lost", thrown.name, f"garbage ({thrown.what}) is gone")
+
+
+def _may_be_taken(evidence: Evidence, task: Task) -> bool:
+    """Whether somebody had a hand in its letter after it died; who got no answer may have had it at any time."""
+    return any(
+        said.task_id == task.task_id
+        and said.verb in {"discard_letter", "replay_letter"}
+        and (said.code is None or said.at >= (task.finished_at or 0.0))
+        for said in evidence.promises.said
+    )
+
+
+def _has_died_as_garbage(evidence: Evidence, task: Task) -> bool:
+    """Whether its letter is the very message that it was condemned for, or that one's loss is excused."""
+    return task.task_id in evidence.letters.named_by_garbage or _killed_soon(evidence, task.finished_at or 0.0)
 
 
 def _killed_soon(evidence: Evidence, at: float) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from tests.chaos.audit import canvas, ends, letters, runs
+from tests.chaos.audit import allowance, canvas, ends, letters, runs, takeovers
 from tests.chaos.audit.findings import Finding
 from tests.chaos.evidence import Evidence
 
@@ -25,6 +25,9 @@ RULES: tuple[Callable[[Evidence], Iterator[Finding]], ...] = (
     runs.only_one_settles,
     runs.outcomes_are_explained,
     runs.one_task_a_request,
+    allowance.runs_are_within_their_allowance,
+    allowance.what_came_back_was_disturbed,
+    takeovers.work_of_the_dead_is_taken_over_soon,
     canvas.lines_go_on_once,
     canvas.chords_have_all,
     letters.the_dead_have_letters,

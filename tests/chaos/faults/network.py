@@ -19,7 +19,7 @@ _SLOW = (0.02, 0.4)
 
 def cut(stand: Stand, fault: Fault, note: Note) -> None:
     """Every connection ends; new ones are welcome."""
-    _way(stand, fault).cut()
+    note.happened = _way(stand, fault).cut() > 0
 
 
 def refuse(stand: Stand, fault: Fault, note: Note) -> None:
@@ -50,7 +50,7 @@ def silence(stand: Stand, fault: Fault, note: Note) -> None:
 
 def half_open(stand: Stand, fault: Fault, note: Note) -> None:
     """The service has forgotten the connections, and the program does not know."""
-    _way(stand, fault).half_open(_DEAF_FOR[fault.detail])
+    note.happened = _way(stand, fault).half_open(_DEAF_FOR[fault.detail]) > 0
     if fault.detail == POSTGRES:
         time.sleep(_DEAF_FOR[POSTGRES])
 
@@ -59,6 +59,13 @@ def swallow_commit(stand: Stand, fault: Fault, note: Note) -> None:
     """A commit happens, and nobody is told."""
     way = stand.relays[fault.target, POSTGRES]
     met = way.swallow_answer(STATEMENTS[fault.detail], COMMIT)
+    if fault.detail == "register":  # which nobody does in the middle of its life
+        program = stand.program(fault.target)
+        with program.lock:
+            program.process.stop()
+            program.launch()
+    elif fault.detail == "rejoin":
+        way.cut()
     note.happened = wait_for(met, _MET_WITHIN)
     way.swallow_nothing()
 

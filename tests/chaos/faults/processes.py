@@ -21,6 +21,7 @@ def kill(stand: Stand, fault: Fault, note: Note) -> None:
     """SIGKILL to the main process, as the kernel does it when memory ends; after a while it is started again."""
     program = stand.program(fault.target)
     family = _family(program)
+    note.happened = bool(family)
     program.process.signal(signal.SIGKILL)
     time.sleep(fault.seconds)
     if left := [process for process in family if lives(process)]:
@@ -34,6 +35,7 @@ def kill(stand: Stand, fault: Fault, note: Note) -> None:
 def stop_and_go_on(stand: Stand, fault: Fault, note: Note) -> None:
     """SIGSTOP to it and its children, and after a while SIGCONT."""
     program = stand.program(fault.target)
+    note.happened = program.process.is_running()
     program.process.pause()
     time.sleep(fault.seconds)
     program.process.resume()
@@ -100,10 +102,10 @@ def wipe_broker(stand: Stand, fault: Fault, note: Note) -> None:
 
 
 def alarm(stand: Stand, fault: Fault, note: Note) -> None:
-    """The broker's memory is full: it takes no more messages, and publishers hang."""
-    stand.raise_alarm()
+    """The broker's memory or disk is full: it takes no more messages, and publishers hang."""
+    stand.raise_alarm(fault.detail)
     time.sleep(fault.seconds)
-    stand.clear_alarm()
+    stand.clear_alarm(fault.detail)
 
 
 def kill_postgres(stand: Stand, fault: Fault, note: Note) -> None:

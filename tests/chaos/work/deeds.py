@@ -54,10 +54,10 @@ def fail(context: WorkContext) -> None:
 
 
 @work("chaos.die", timeout=60)
-def die(context: WorkContext, how: str, times: int) -> dict[str, Any]:
-    """End the process that runs it, at the first so many attempts."""
+def die(context: WorkContext, how: str, times: int, after: float = 0.1) -> dict[str, Any]:
+    """End the process that runs it, at the first so many attempts; ``after``: seconds, none for at once."""
     witness = _Witness(context)
-    witness.work_for(0.1)
+    witness.work_for(after)
     if context.attempt <= times:
         _DEATHS[how]()
     return witness.end()
