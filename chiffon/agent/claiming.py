@@ -8,7 +8,7 @@ from chiffon.agent import continuations
 from chiffon.agent.commands import Hopeless, Offer, Refused
 from chiffon.agent.halving import halved
 from chiffon.agent.life import Life
-from chiffon.agent.reading import Direct, Reader
+from chiffon.agent.reading import Direct, Doorbell, Reader
 from chiffon.config import Settings
 from chiffon.dispatch.ring import Ringer
 from chiffon.domain.errors import LedgerUnavailable
@@ -43,7 +43,8 @@ class Claimer:
         incarnation = self._life.incarnation
         if incarnation is None:
             raise LedgerUnavailable("the agent is not registered yet")
-        with self._life.transaction() as cursor:
+        is_one_statement = all(isinstance(offer.what, Doorbell) for offer in batch)
+        with self._life.statements() if is_one_statement else self._life.transaction() as cursor:
             refused, rings = continuations.bear(cursor, [offer.what for offer in batch], self._settings)
             wanted = {o.task_id: o.token for o in batch if o.task_id not in refused and o.task_id not in rings}
             fates = claims.claim(cursor, wanted, incarnation=incarnation, agent_id=self._life.identity.agent_id)

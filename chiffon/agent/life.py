@@ -16,7 +16,7 @@ import structlog
 
 from chiffon.domain.errors import LedgerUnavailable
 from chiffon.ledger import agents, migrate, sweeps
-from chiffon.ledger.connect import Cursor, open_session, session_transaction
+from chiffon.ledger.connect import Cursor, open_session, session_statements, session_transaction
 
 log = structlog.get_logger(__name__)
 
@@ -99,6 +99,18 @@ class Life:
             raise LedgerUnavailable("the agent's session is not open")
         try:
             with session_transaction(self._session) as cursor:
+                yield cursor
+        except LedgerUnavailable:
+            self.drop()
+            raise
+
+    @contextlib.contextmanager
+    def statements(self) -> Iterator[Cursor]:
+        """As `transaction`, but each statement is one of its own: half as long to wait, where one is enough."""
+        if self._session is None:
+            raise LedgerUnavailable("the agent's session is not open")
+        try:
+            with session_statements(self._session) as cursor:
                 yield cursor
         except LedgerUnavailable:
             self.drop()

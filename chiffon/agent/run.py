@@ -64,6 +64,11 @@ class Report:
     chord_parts: list[ChordPart] = field(default_factory=list)
     deferred: bool = False
 
+    @property
+    def sets_off(self) -> bool:
+        """Whether anything is to be written down beside the end itself."""
+        return bool(self.drafts or self.side_results or self.chord_parts)
+
 
 @dataclass
 class Run:

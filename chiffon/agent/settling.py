@@ -61,7 +61,8 @@ class Settler:
         return answers
 
     def _together(self, batch: Sequence[Finished]) -> list[Answer]:
-        with self._life.transaction() as cursor:
+        is_one_statement = not any(finished.report.sets_off for finished in batch)
+        with self._life.statements() if is_one_statement else self._life.transaction() as cursor:
             found = settle(
                 cursor,
                 [_settlement(finished) for finished in batch],
@@ -93,7 +94,12 @@ class Settler:
         if not isinstance(error, RefusedData):
             return []
         # Let go of it: it is given back at the next heartbeat, and run again.
-        log.error("settlement_impossible", task_id=failed.settlement.task_id, reason=str(error))
+        log.error(
+            "settlement_impossible",
+            task_id=failed.settlement.task_id,
+            trace_id=failed.trace_id,
+            reason=str(error),
+        )
         return [(failed, Fenced())]
 
 

@@ -152,9 +152,11 @@ def _set_up_pooled(connection: Any, _: Any) -> None:
 
 
 def _set_up(connection: Any, statement: str, settings: dict[str, str]) -> None:
-    with connection, connection.cursor() as cursor:
+    connection.autocommit = True  # what a transaction sets goes when it is rolled back
+    with connection.cursor() as cursor:
         pid = connection.info.backend_pid
         cursor.execute(statement, {"names": list(settings), "values": list(settings.values()), "pid": pid})
+    connection.autocommit = False
 
 
 @contextmanager
@@ -206,6 +208,21 @@ def session_transaction(connection: Any) -> Iterator[Cursor]:
             with contextlib.suppress(psycopg2.Error):  # it is what went wrong first that counts
                 connection.rollback()
         raise
+
+
+@contextmanager
+def session_statements(connection: Any) -> Iterator[Cursor]:
+    """On a held session, each call of ``execute`` a transaction of its own, in one round trip.
+
+    Raises LedgerUnavailable; then it is not known whether the last one was committed.
+    """
+    connection.autocommit = True
+    try:
+        with translated(), connection.cursor() as cursor:
+            yield cursor
+    finally:
+        if not connection.closed:
+            connection.autocommit = False
 
 
 @contextmanager

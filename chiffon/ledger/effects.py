@@ -59,6 +59,7 @@ TAIL = """
   ON CONFLICT (task_id) DO UPDATE
      SET status = excluded.status, result = excluded.result, traceback = excluded.traceback,
          children = excluded.children, meta = excluded.meta, date_done = excluded.date_done
+  RETURNING task_id
 ), freed AS (
   UPDATE request_keys k SET expires_at = clock_timestamp() + make_interval(secs => %(ttl)s)
     FROM ended e WHERE k.request_id = e.request_id AND k.task_id = e.task_id
@@ -71,6 +72,9 @@ TAIL = """
     "SELECT task_id, trace_id, priority, canvas, history_no FROM ended WHERE uncaught "
     "UNION ALL SELECT task_id, trace_id, priority, canvas, history_no FROM followed"
 )
+
+# Beside `TAIL`: wakes who waits for any of these tasks, at the commit.
+WOKEN = f"(SELECT count(pg_notify('{CHANNEL}', task_id)) FROM kept)"
 
 # name: wake  -- tells who waits for these tasks, and for those that took their end; at the commit
 _WAKE = f"""
@@ -89,12 +93,12 @@ def wake(cursor: Cursor, task_ids: list[str]) -> None:
 # name: hold  -- locks tasks that are about to end, or to be followed, in a statement of its own
 # A statement sees what was committed before it began. One that locks and ends at once would miss the follower that was
 # written down while it waited for the lock.
-_HOLD = "SELECT FROM tasks WHERE task_id = ANY(%(task_ids)s) ORDER BY task_id FOR UPDATE"
+HOLD = "SELECT FROM tasks WHERE task_id = ANY(%(task_ids)s) ORDER BY task_id FOR UPDATE"
 
 
 def hold(cursor: Cursor, task_ids: list[str]) -> None:
     """Lock the tasks until the transaction ends; whatever is read after this is as new as the lock."""
-    cursor.execute(_HOLD, {"task_ids": task_ids})
+    cursor.execute(HOLD, {"task_ids": task_ids})
 
 
 # name: unhindered  -- locks the followers and the keys of tasks that are locked, as far as nobody else holds them;

@@ -23,7 +23,7 @@ from chiffon.domain.verdicts import (
     WorkError,
 )
 from chiffon.ledger.connect import DURABLY, Cursor
-from chiffon.ledger.effects import TAIL, hold, wake
+from chiffon.ledger.effects import HOLD, TAIL, WOKEN
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,8 @@ _ENDS = ", ".join(f"'{state}'" for state in sorted(ENDS))
 # name: settle  -- running -> an end | retrying | pending, only for the execution that holds the claim
 # A cancel that was asked for takes the place of a failure and of every way back to work; a result wins.
 # The last crash that is allowed takes the place of another run.
-_SETTLE = f"""{DURABLY}
+_SETTLE = f"""{HOLD};
+{DURABLY}
 WITH verdicts AS (
   SELECT * FROM unnest(%(task_ids)s::text[], %(executions)s::int[], %(goals)s::text[], %(outcomes)s::text[],
                        %(results)s::text[], %(errors)s::text[], %(ran_for)s::float8[], %(after)s::float8[],
@@ -133,7 +134,7 @@ WITH verdicts AS (
          error ->> 'traceback' AS traceback, children::jsonb AS children, meta::jsonb AS meta
     FROM moved WHERE finished_at IS NOT NULL
 ) {TAIL}
-SELECT task_id, execution, status, dead_letter_owed, finished_at IS NOT NULL FROM moved
+SELECT task_id, execution, status, dead_letter_owed, {WOKEN} FROM moved
 """
 
 # name: already settled  -- reads which executions an earlier, unanswered settlement had closed
@@ -155,7 +156,7 @@ def settle(
     """Write down how executions came out.
 
     Args:
-        cursor: in a transaction.
+        cursor: in a transaction, or with one for each statement: this is one, in one round trip.
         settlements: no two of one task.
         ttl: seconds for which a ``request_id`` still answers with an ended task.
         max_crashes: crashes after which a task is dead-lettered.
@@ -163,15 +164,11 @@ def settle(
     Returns:
         By (task id, execution) what became of it. Repeating a settlement whose answer was lost is a success.
     """
-    hold(cursor, [s.task_id for s in settlements])
     cursor.execute(_SETTLE, {**_columns(settlements), "ttl": ttl, "max_crashes": max_crashes})
-    found: dict[tuple[str, int], Recorded | Fenced] = {}
-    ended = []
-    for task_id, execution, status, owed, is_end in cursor.fetchall():
-        found[task_id, execution] = Recorded(status, owed, fresh=True)
-        if is_end:
-            ended.append(task_id)
-    wake(cursor, ended)
+    found: dict[tuple[str, int], Recorded | Fenced] = {
+        (task_id, execution): Recorded(status, owed, fresh=True)
+        for task_id, execution, status, owed, _ in cursor.fetchall()
+    }
     missed = [key for s in settlements if (key := (s.task_id, s.execution)) not in found]
     if missed:
         cursor.execute(_ALREADY, {"task_ids": [key[0] for key in missed], "executions": [key[1] for key in missed]})
