@@ -54,6 +54,7 @@ class Settings(BaseModel):
     lost_after: Seconds = 10
     drain_seconds: Grace = 60
     cancel_grace: Grace = 2
+    work_ahead: Grace = 0.02
 
     heartbeat_seconds: Seconds = 60
     offline_after: Seconds = 180

@@ -12,20 +12,21 @@ import structlog
 
 from chiffon.agent import continuations
 from chiffon.agent.claiming import Claimer, twins
-from chiffon.agent.commands import Command, Condemned, Draining, Finished, Hopeless, Offer, Paid, Started
+from chiffon.agent.commands import Command, Condemned, Draining, Finished, Hopeless, Offer, Paid, Refused, Started
+from chiffon.agent.halving import halved
 from chiffon.agent.life import Life
 from chiffon.agent.mailbox import Mailbox
-from chiffon.agent.reading import Reader
+from chiffon.agent.reading import Doorbell, Reader
 from chiffon.agent.settling import Settler
 from chiffon.config import Settings
 from chiffon.dispatch.ring import Ringer
 from chiffon.dispatch.sweep import DEATHS_PER_CRASH
 from chiffon.domain.errors import LedgerUnavailable, SchemaBehind
-from chiffon.domain.tasks import Claim
+from chiffon.domain.tasks import Claim, Fate, NotDue
 from chiffon.domain.verdicts import GivenBack, WorkError
 from chiffon.ledger import agents, claims
 from chiffon.ledger.connect import LostRace
-from chiffon.ledger.settle import Settlement, clear_debts, settle
+from chiffon.ledger.settle import Fenced, Recorded, Settlement, clear_debts, settle
 
 log = structlog.get_logger(__name__)
 
@@ -37,6 +38,9 @@ TICK = 0.5
 
 DEFER = 5.0
 """Seconds until an offer is tried again whose row somebody else was holding."""
+
+HUNG_AFTER = 15.0
+"""Seconds without a sign of life of the event loop after which no heartbeat speaks for it."""
 
 PAID_AFTER = 2.0
 """Seconds that the broker has to dead-letter what it has heard to be rejected: it may be killed meanwhile."""
@@ -61,6 +65,8 @@ class Clerk:
         self._commands: queue.SimpleQueue[Command | None] = queue.SimpleQueue()
         self._offers: list[Offer] = []
         self._deferred: list[tuple[float, Offer]] = []
+        self._held_up: set[str] = set()
+        """The tokens of offers that were deferred."""
         self._finished: list[Finished] = []
         self._started: list[Started] = []
         self._paid: list[Paid] = []
@@ -68,6 +74,7 @@ class Clerk:
         self._held: set[tuple[str, int]] = set()
         self._stopping = threading.Event()
         self._draining = False
+        self._said_draining = False
         self._beat_at = 0.0
         self._ticked_at = 0.0
         self._thread = threading.Thread(target=self._run, name="clerk", daemon=True)
@@ -97,8 +104,6 @@ class Clerk:
                 if not self._life.alive:
                     self._come_to_life()
                 self._work()
-            except LostRace as error:
-                log.info("repeated", reason=str(error))
             except (LedgerUnavailable, SchemaBehind) as error:
                 log.warning("agent_waits_for_ledger", reason=str(error), finished=len(self._finished))
                 time.sleep(TICK)
@@ -153,42 +158,51 @@ class Clerk:
         self._beat_at = time.monotonic()
 
     def _work(self) -> None:
-        if self._finished:
-            self._settle()
-        if self._offers:
-            self._claim()
-        if self._condemned:
-            self._condemn()
-        if self._started:
-            self._mark()
-        if self._draining:
+        for step in (self._settle, self._claim, self._tick, self._mark, self._condemn, self._drain):
+            try:
+                step()
+            except LostRace as error:  # somebody holds a row: it holds up no other step
+                log.info("repeated", reason=str(error))
+
+    def _drain(self) -> None:
+        if self._draining and not self._said_draining:
             self._life.drain()
-            self._draining = False
-        if time.monotonic() - self._ticked_at >= TICK:
-            self._tick()
-            self._ticked_at = time.monotonic()
+            self._said_draining = True
 
     def _settle(self) -> None:
+        if not self._finished:
+            return
         answers = self._settler.settle(_one_a_task(self._finished))
         done = {id(finished) for finished, _ in answers}
         self._finished = [finished for finished in self._finished if id(finished) not in done]
-        for finished, answer in answers:
-            self._held.discard(finished.key)
-            self._mailbox.post(partial(finished.reply, answer))
+        self._held.difference_update(finished.key for finished, _ in answers)
+        if answers:
+            self._mailbox.post(partial(_reply_to_finished, answers))
 
     def _claim(self) -> None:
+        if not self._offers:
+            return
         batch = self._offers[:GATHER]
         later = twins(batch)
         answers = self._claimer.claim([offer for offer in batch if offer not in later])
         answered = {id(offer) for offer, _ in answers}
         held_up = [offer for offer in batch if offer not in later and id(offer) not in answered]
-        self._deferred += [(time.monotonic() + DEFER, offer) for offer in held_up]
+        answers += self._defer(held_up)
         self._offers = later + self._offers[len(batch) :]
-        for offer, fate in answers:
+        for _, fate in answers:
             claim = fate.claim if isinstance(fate, Hopeless) else fate
             if isinstance(claim, Claim):
                 self._held.add((claim.task_id, claim.execution))
-            self._mailbox.post(partial(offer.reply, fate))
+        if answers:
+            self._mailbox.post(partial(_reply_to_offers, answers))
+
+    def _defer(self, held_up: Sequence[Offer]) -> list[tuple[Offer, Fate | Hopeless | Refused]]:
+        """Try later what somebody holds; a doorbell only once: it takes up a slot, and the sweeper rings again."""
+        given_up = [o for o in held_up if o.token in self._held_up and isinstance(o.what, Doorbell)]
+        again = [offer for offer in held_up if offer not in given_up]
+        self._deferred += [(time.monotonic() + DEFER, offer) for offer in again]
+        self._held_up = {offer.token for _, offer in self._deferred}
+        return [(offer, NotDue(offer.task_id)) for offer in given_up]
 
     def _condemn(self) -> None:
         while self._condemned:
@@ -210,28 +224,50 @@ class Clerk:
     def _mark(self) -> None:
         """Write down which runs have begun; one that ends within a moment says so itself, when it is settled."""
         now = time.monotonic()
-        held = [s for s in self._started if (s.task_id, s.execution) in self._held]
-        ripe = {(s.task_id, s.execution): now - s.at for s in held if now - s.at >= self._mark_after}
-        if ripe:
-            with self._life.transaction() as cursor:
-                claims.mark_started(cursor, ripe)
-        self._started = [s for s in held if (s.task_id, s.execution) not in ripe]
+        held = [started for started in self._started if started.key in self._held]
+        ripe = [started for started in held if started.reply is not None or now - started.at >= self._mark_after]
+        marked = halved(ripe, self._mark_together, lambda started, error: [])
+        self._started = [started for started in held if started not in marked]
+        for started in marked:
+            if started.reply is not None:
+                self._mailbox.post(started.reply)
+
+    def _mark_together(self, ripe: Sequence[Started]) -> list[Started]:
+        now = time.monotonic()
+        with self._life.transaction() as cursor:
+            claims.mark_started(cursor, {started.key: now - started.at for started in ripe})
+        return list(ripe)
 
     def _tick(self) -> None:
         now = time.monotonic()
-        incarnation = self._life.incarnation
+        if now - self._ticked_at < TICK:
+            return
+        self._ticked_at = now
         self._mailbox.post(self.on_tick)
         self._offers += [offer for at, offer in self._deferred if at <= now]
         self._deferred = [(at, offer) for at, offer in self._deferred if at > now]
-        if now - self._beat_at >= self._settings.heartbeat_seconds:
+        # While an agent drains, its event loop waits for the pool, and says nothing.
+        answers = self._draining or now - self._mailbox.opened_at < HUNG_AFTER
+        if answers and now - self._beat_at >= self._settings.heartbeat_seconds:
             self._life.beat(self._life.identity.queues, self._life.identity.slots)
             self._beat_at = now
             self._give_back_forgotten()
-        if self._held and incarnation is not None:
-            with self._life.transaction() as cursor:
-                asked = claims.asked_to_stop(cursor, incarnation)
-            for key, since in asked.items():
+        self._pass_on_cancels()
+        self._clear_paid(now)
+
+    def _pass_on_cancels(self) -> None:
+        incarnation = self._life.incarnation
+        if not self._held or incarnation is None:
+            return
+        with self._life.transaction() as cursor:
+            asked = claims.asked_to_stop(cursor, incarnation)
+        for key, since in asked.items():
+            if self._draining:  # nobody opens the mailbox then
+                self.on_cancel(key, since)
+            else:
                 self._mailbox.post(partial(self.on_cancel, key, since))
+
+    def _clear_paid(self, now: float) -> None:
         # One whose connection is gone is paid by a sweeper, which waits for a confirm.
         self._paid = [paid for paid in self._paid if paid.still_connected()]
         if settled := [paid for paid in self._paid if now - paid.at >= PAID_AFTER and paid.heard()]:
@@ -264,6 +300,23 @@ class Clerk:
                     ttl=self._settings.idempotency_ttl,
                     max_crashes=self._settings.max_crashes,
                 )
+
+
+def _reply_to_finished(answers: Sequence[tuple[Finished, Recorded | Fenced]]) -> None:
+    for finished, answer in answers:
+        _reply(partial(finished.reply, answer))
+
+
+def _reply_to_offers(answers: Sequence[tuple[Offer, Fate | Hopeless | Refused]]) -> None:
+    for offer, fate in answers:
+        _reply(partial(offer.reply, fate))
+
+
+def _reply(call: Callable[[], None]) -> None:
+    try:
+        call()
+    except Exception:  # one delivery's trouble must not become another's
+        log.exception("reply_failed")
 
 
 def _one_a_task(finished: Sequence[Finished]) -> list[Finished]:

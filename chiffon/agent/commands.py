@@ -63,11 +63,19 @@ class Condemned:
 
 @dataclass(frozen=True)
 class Started:
-    """A run has begun, at this monotonic time."""
+    """A run has begun, at this monotonic time; or it is about to, and ``reply`` is called on the event loop once the
+    ledger knows: the work may take this very process along before another word of it is written.
+    """
 
     task_id: str
     execution: int
     at: float
+    reply: Callable[[], None] | None = None
+
+    @property
+    def key(self) -> tuple[str, int]:
+        """The execution."""
+        return self.task_id, self.execution
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from typing import Any
 import structlog
 from celery.worker.state import maybe_shutdown
 
+from chiffon.agent.killing import notice_the_dead
 from chiffon.agent.mailbox import Mailbox
 from chiffon.bus.connect import advice
 
@@ -34,6 +35,7 @@ class Meanwhile:
             return
         until = time.monotonic() + seconds
         if not self._registered:  # once an outage: each time the pool brings timers along
+            notice_the_dead(self._pool)
             self._pool.register_with_event_loop(self._hub)
             self._mailbox.register(self._hub)
             self._registered = True

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-from collections import deque
-from functools import partial
 from typing import Any
 
 import structlog
@@ -20,11 +17,15 @@ from chiffon.agent.connecting import Meanwhile, connected
 from chiffon.agent.delivery import Delivery
 from chiffon.agent.drain import Drain
 from chiffon.agent.hearing import Hearing
-from chiffon.agent.killing import finish_writes
+from chiffon.agent.intake import Intake, What
+from chiffon.agent.killing import finish_writes, notice_the_dead
 from chiffon.agent.life import Identity, Life
+from chiffon.agent.line import Line
 from chiffon.agent.mailbox import Mailbox
-from chiffon.agent.reading import Direct, Doorbell, Reader, Unrunnable
+from chiffon.agent.pace import Pace
+from chiffon.agent.reading import Doorbell, Reader, Unrunnable
 from chiffon.agent.runs import Runs
+from chiffon.agent.slate import make_slates
 from chiffon.agent.traffic import Traffic
 from chiffon.agent.watch import HubWatch
 from chiffon.config import Settings
@@ -38,10 +39,16 @@ from chiffon.ledger.connect import Ledger
 log = structlog.get_logger(__name__)
 
 FLUSH_PATIENCE = 30.0
-"""Seconds that an agent which ends waits for the ledger to take what it has finished."""
+"""Seconds, at least, that an agent which ends waits for the ledger to take what it has finished."""
+
+GIVE_UP_WITHIN = 5.0
+"""Seconds that an agent which hangs has for its goodbye."""
 
 MARK_AFTER = 0.1
 """Seconds after which a run in a process of its own is noted to have begun; one that ends sooner says so itself."""
+
+_SPARE_SLATES = 8
+"""Slates beyond two for each process: a pool may grow."""
 
 
 class LedgerConsumer(Consumer):
@@ -54,11 +61,16 @@ class LedgerConsumer(Consumer):
         settings: Settings = self.app.settings
         identity = self._identity()
         ledger = Ledger(settings.database_url, pool_size=1)
-        self._room = max(self.initial_prefetch_count, 1)
+        # Without any limit (a multiplier of 0) one agent would take all that there is.
+        self._room: int = max(self.initial_prefetch_count, 1)  # type: ignore[has-type]
+        self.initial_prefetch_count = self._room
+        has_processes = isinstance(self.pool, Prefork)
+        self._pace = Pace(settings.work_ahead if has_processes else 0.0)
         self._reader = Reader(registry, self.app.tasks, settings.max_message)
         self._mailbox = Mailbox()
-        self._hearing = Hearing()
-        self._traffic = Traffic(self._consumed, self._room, settings.lost_after)
+        hearing = Hearing()
+        self._traffic = Traffic(self._consumed, self._room, settings.lost_after, lambda: hearing.asked_at)
+        self._intake = Intake(self, self._room, self._pace, self._traffic, hearing, ack_after=settings.ack_after)
         self._ringer = Ringer(settings, ledger, registry.queues, name=f"ringer {self.hostname}")
         self._sweeper = Sweeper(settings, self._ringer, name=self.hostname, suspicions=self._traffic.suspicions)
         self._clerk = Clerk(
@@ -67,19 +79,27 @@ class LedgerConsumer(Consumer):
             self._reader,
             self._ringer,
             self._mailbox,
-            mark_after=MARK_AFTER if isinstance(self.pool, Prefork) else 0.0,
+            mark_after=MARK_AFTER if has_processes else 0.0,
         )
-        self._runs = Runs(self, settings, self._clerk, self._reader)
-        self._runs.on_room = self._offer_waiting
+        self._line = Line(
+            lambda turn: self.on_task_request(turn),
+            self._pace,
+            make_slates(2 * self.controller.concurrency + _SPARE_SLATES) if has_processes else None,
+            self._slots,
+        )
+        self._runs = Runs(self, settings, self._clerk, self._reader, self._pace, self._line, self._room)
+        self._runs.on_room = self._intake.leave
+        self._line.on_overdue = self._runs.stop_early
+        self._mailbox.after = self._after_mail
         self._clerk.on_cancel = self._runs.cancel
         self._clerk.on_lost = self._runs.lose
         self._clerk.on_tick = self._on_tick
         self._runs.on_abandon = self._abandon
         self._drain = Drain(self._runs, settings.drain_seconds)
-        self._watch = HubWatch(self._mailbox.post)
-        self._connections = 0
-        self._offered = 0
-        self._waiting: deque[tuple[Delivery, Doorbell | Direct]] = deque()
+        self._watch = HubWatch(self._mailbox.post, end=self._give_up)
+
+    def _slots(self) -> int:
+        return max(1, self.pool.num_processes or 1)
 
     def _identity(self) -> Identity:
         return Identity(
@@ -107,11 +127,16 @@ class LedgerConsumer(Consumer):
         self._sweeper.start()
         super().start()
 
+    def loop_args(self) -> Any:
+        """What the event loop begins with, after each connect."""
+        notice_the_dead(self.pool)
+        return super().loop_args()
+
     def register_with_event_loop(self, hub: Any) -> None:
         """Watch the mailbox on the event loop, again after each reconnect."""
         super().register_with_event_loop(hub)
         self._mailbox.register(hub)
-        self._traffic.connected()
+        self._intake.connected()
 
     def ensure_connected(self, conn: Any) -> Any:
         """Connect, however long it takes; what runs goes on meanwhile, and ends in the ledger."""
@@ -142,9 +167,7 @@ class LedgerConsumer(Consumer):
         """
         if self._drain.begun:
             return  # the blueprint says so too when it stops; then the connection stands, for the last acknowledgements
-        self._connections += 1
-        self._waiting.clear()
-        self._traffic.disconnected()
+        self._intake.disconnected()
         finish_writes(self.pool)
 
     def stop(self) -> None:
@@ -160,7 +183,7 @@ class LedgerConsumer(Consumer):
         self._runs.give_back_rest("the agent ended before the work did")
         self._mailbox.open()
         self._sweeper.stop()
-        if not self._clerk.stop(FLUSH_PATIENCE):
+        if not self._clerk.stop(max(FLUSH_PATIENCE, self.app.settings.drain_seconds)):
             log.error("ended_with_unwritten_results", held=len(self._runs))
         self._mailbox.open()
         self._ringer.stop()
@@ -173,12 +196,24 @@ class LedgerConsumer(Consumer):
         log.error("agent_abandoned", written=written)
         os._exit(os.EX_TEMPFAIL)
 
+    def _give_up(self) -> None:
+        """The event loop hangs: end, and leave what runs to others, who need not wait until its silence is noticed."""
+        self._runs.kill_processes()
+        written = self._clerk.stop(GIVE_UP_WITHIN)
+        log.error("agent_gave_up", written=written)
+        os._exit(os.EX_TEMPFAIL)
+
     def _on_tick(self) -> None:
         """See to what needs a look every moment or so."""
         self._runs.look()
-        if self.task_consumer is not None:
-            with contextlib.suppress(*self.connection_errors):  # whoever reads next finds it broken
-                self._hearing.ask(self.task_consumer.channel)
+        self._intake.look(self._runs.shares())
+
+    def _after_mail(self) -> None:
+        """What came in one go has been dealt with: hand it on, and tell the broker what is done."""
+        if not self._drain.begun:
+            self._line.move()
+            self._offer_waiting()
+        self._intake.flush()
 
     # Deliveries
 
@@ -188,18 +223,10 @@ class LedgerConsumer(Consumer):
 
     def on_decode_error(self, message: Any, exc: Exception) -> None:
         """A message that cannot even be taken apart. (Stock Celery acknowledges it, and it is gone.)"""
-        self._refuse(self._delivery(message), str(exc))
-
-    def _delivery(self, message: Any) -> Delivery:
-        generation = self._connections
-        still_connected = partial(self._is_connection, generation)
-        return Delivery(message, self._traffic, self._hearing, still_connected, self.connection_errors)
-
-    def _is_connection(self, generation: int) -> bool:
-        return self._connections == generation
+        self._refuse(self._intake.take(message), str(exc))
 
     def _on_delivery(self, message: Any) -> None:
-        delivery = self._delivery(message)
+        delivery = self._intake.take(message)
         try:
             what = self._reader.read(message)
         except Unrunnable as error:
@@ -210,21 +237,17 @@ class LedgerConsumer(Consumer):
             log.exception("message_unreadable")
             self._refuse(delivery, f"the agent could not read it: {error!r}")
         else:
-            self._waiting.append((delivery, what))
+            self._intake.wait(delivery, what)
             self._offer_waiting()
 
     def _offer_waiting(self) -> None:
-        """Offer what has come to the clerk, but no more than there is room for.
-
-        What was acknowledged early makes room at the broker, and none here.
-        """
-        while self._waiting and len(self._runs) + self._offered < self._room:
-            delivery, what = self._waiting.popleft()
-            self._offered += 1
+        """Offer to the clerk what there is a slot for."""
+        for delivery, what in self._intake.admit():
             self._clerk.tell(Offer(what, lambda fate, d=delivery, w=what: self._on_fate(d, w, fate)))  # type: ignore[misc]
 
-    def _on_fate(self, delivery: Delivery, what: Doorbell | Direct, fate: Fate | Hopeless | Refused) -> None:
-        self._offered -= 1
+    def _on_fate(self, delivery: Delivery, what: What, fate: Fate | Hopeless | Refused) -> None:
+        if not isinstance(fate, Claim | Hopeless):
+            self._intake.leave(delivery)
         match fate:
             case Claim() if self._drain.begun:
                 self._runs.decline(delivery, fate, "the agent is ending")
@@ -233,7 +256,9 @@ class LedgerConsumer(Consumer):
                 try:
                     self._runs.run(delivery, fate)
                 except Exception as error:  # it must not keep its place for ever
-                    log.exception("claim_not_run", task_id=fate.task_id)
+                    log.exception(
+                        "claim_not_run", task_id=fate.task_id, request_id=fate.request_id, trace_id=fate.trace_id
+                    )
                     self._runs.spoil(delivery, fate, error)
             case Hopeless(claim):
                 why = f"no agent has known {claim.work_type} for {self.app.settings.unknown_after:g} s"
@@ -244,9 +269,8 @@ class LedgerConsumer(Consumer):
                 self._refuse(delivery, f"it rings for task {what.task_id}, which the ledger does not have")
             case _:
                 # Ended, held, or not due: whoever has it, this was only a doorbell.
-                log.debug("doorbell_acknowledged", task_id=fate.task_id, fate=type(fate).__name__)
+                log.debug("doorbell_acknowledged", rings_for=fate.task_id, fate=type(fate).__name__)
                 delivery.acknowledge()
-        self._offer_waiting()
 
     def _refuse(self, delivery: Delivery, reason: str, task: NewTask | None = None) -> None:
         """Dead-letter a delivery; if it names a task, whoever waits for that is told."""
@@ -258,6 +282,7 @@ class LedgerConsumer(Consumer):
             message_id=(message.properties or {}).get("message_id"),
             queue=(message.delivery_info or {}).get("routing_key"),
             task_id=task.task_id if task else None,
+            request_id=task.request_id if task else None,
             trace_id=task.trace_id if task else None,
         )
         if task is not None:

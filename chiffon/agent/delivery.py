@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
 import structlog
 
 from chiffon.agent.hearing import Hearing
+from chiffon.agent.receipts import Receipts
 from chiffon.agent.traffic import Traffic
 
 log = structlog.get_logger(__name__)
@@ -17,7 +19,8 @@ class Delivery:
     """One delivery. Used by the event loop only.
 
     ``connected``: whether the connection that brought it still stands; after that its word counts for nothing, and the
-    broker delivers the message again. ``hearing``: whether the broker has heard what it was told of it.
+    broker delivers the message again. ``hearing``: whether the broker has heard what it was told of it. ``receipts``:
+    of its channel. ``share``: the part of a slot that it counts for while its work is in hand.
     """
 
     def __init__(
@@ -25,27 +28,41 @@ class Delivery:
         message: Any,
         traffic: Traffic,
         hearing: Hearing,
+        receipts: Receipts,
         connected: Callable[[], bool],
         errors: tuple[Any, ...],
     ) -> None:
         self.message = message
         self.hearing = hearing
         self.connected = connected
+        self.share = 1.0
+        self.came_at = time.monotonic()
+        self._receipts = receipts
         self._traffic = traffic
         self._errors = errors
         self._answered = False
         traffic.delivered()
+        receipts.came(message.delivery_tag)
 
     def acknowledge(self, *_: Any) -> None:
-        """It has done its duty."""
+        """It has done its duty; the broker is told with the next receipts."""
         if self._leave():
-            self.message.ack_log_error(log, self._errors)
+            self._receipts.done(self.message.delivery_tag)
 
     def dead_letter(self, *_: Any) -> None:
         """It goes to `dlx_queue`."""
         if self._leave():
-            self.message.reject_log_error(log, self._errors, requeue=False)
+            self._reject(requeue=False)
             self.hearing.want()
+
+    def put_back(self) -> None:
+        """It goes back to its queue, to its old place, for an agent that has a slot for it."""
+        if self._leave():
+            self._reject(requeue=True)
+
+    def _reject(self, *, requeue: bool) -> None:
+        self._receipts.answered(self.message.delivery_tag)
+        self.message.reject_log_error(log, self._errors, requeue=requeue)
 
     def _leave(self) -> bool:
         if self._answered or not self.connected():

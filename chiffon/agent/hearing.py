@@ -26,6 +26,11 @@ class Hearing:
         """Something was said just now, and somebody has to know whether it arrived."""
         self._wanted = self._clock()
 
+    @property
+    def asked_at(self) -> float:
+        """When the question was asked that the broker has answered last; by the monotonic clock."""
+        return self._heard
+
     def since(self, moment: float) -> bool:
         """Whether the broker has answered what was asked after that (monotonic) time."""
         return self._heard > moment

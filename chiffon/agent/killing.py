@@ -17,6 +17,17 @@ def kill(pid: int) -> None:
         return  # it is gone already
 
 
+def notice_the_dead(pool: Any) -> None:
+    """Before a prefork pool is registered with its event loop: have it notice again who has died meanwhile.
+
+    Celery lets go of a dead process's descriptor before it lets go of the process; an event loop that begins in between
+    finds none to watch, and ends the agent over that.
+    """
+    for process in getattr(getattr(pool, "_pool", None), "_pool", None) or ():
+        if getattr(process, "_sentinel_poll", False) is None:
+            del process._sentinel_poll  # then its own descriptor is watched, which says at once that it is dead
+
+
 _WRITING_TAKES = 5.0
 """Seconds, at most, until a process has read what was being written to it."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -14,10 +15,17 @@ log = structlog.get_logger(__name__)
 
 
 class Mailbox:
-    """Thread-safe to post; opened only by the thread of the event loop."""
+    """Thread-safe to post; opened only by the thread of the event loop.
+
+    ``after``: called once whenever it was opened, for what is better done for many calls together.
+    """
 
     def __init__(self) -> None:
         self._calls: deque[Callable[[], None]] = deque()
+        self._woken = False
+        self.opened_at = time.monotonic()
+        """When the event loop last came by, on the monotonic clock."""
+        self.after: Callable[[], None] = lambda: None
         self._reader, self._writer = os.pipe()
         os.set_blocking(self._reader, False)
         os.set_blocking(self._writer, False)
@@ -25,8 +33,10 @@ class Mailbox:
     def post(self, call: Callable[[], None]) -> None:
         """Have the event loop make this call, soon."""
         self._calls.append(call)
-        with contextlib.suppress(BlockingIOError):  # full of wake-ups already
-            os.write(self._writer, b"!")
+        if not self._woken:
+            self._woken = True
+            with contextlib.suppress(BlockingIOError):  # full of wake-ups already
+                os.write(self._writer, b"!")
 
     def register(self, hub: Any) -> None:
         """Let the event loop (kombu's hub) watch; again after each reconnect, for the hub forgets."""
@@ -37,9 +47,14 @@ class Mailbox:
         with contextlib.suppress(BlockingIOError):
             while os.read(self._reader, 4096):
                 pass
+        self.opened_at = time.monotonic()
+        self._woken = False  # before the calls are looked at: what is posted from now on wakes again
         while self._calls:
-            call = self._calls.popleft()
-            try:
-                call()
-            except Exception:  # one delivery's trouble must not become another's
-                log.exception("mailbox_call_failed")
+            self._make(self._calls.popleft())
+        self._make(self.after)
+
+    def _make(self, call: Callable[[], None]) -> None:
+        try:
+            call()
+        except Exception:  # one delivery's trouble must not become another's
+            log.exception("mailbox_call_failed")

@@ -32,12 +32,20 @@ _FIRST, _LAST = datetime(1970, 1, 1, tzinfo=UTC), datetime(9999, 1, 1, tzinfo=UT
 _CARRIED = ("group_index", "ignore_result", "replaced_task_nesting", "shadow", "stamped_headers", "stamps", "reply_to")
 """Headers of protocol 2 that a run needs beside those that have columns."""
 
+_CELERYS = frozenset(_CARRIED) | {
+    "lang", "task", "id", "root_id", "parent_id", "group", "eta", "expires", "retries", "timelimit", "argsrepr",
+    "kwargsrepr", "origin", "compression", "request_id", "trace_id", "args", "kwargs", "properties", "correlation_id",
+    "hostname", "delivery_info", "is_eager", "callbacks", "errbacks", "chain", "chord", DOORBELL,
+}  # fmt: skip
+"""Names that mean something to Celery, here or in a run's context: none of them is the sender's own."""
+
 
 @dataclass(frozen=True)
 class Doorbell:
-    """A ring of our own: what runs is the row."""
+    """A ring of our own: what runs is the row. ``work_type``: what it says, as a hint."""
 
     task_id: str
+    work_type: str = ""
 
 
 @dataclass(frozen=True)
@@ -70,7 +78,7 @@ class Reader:
         if not isinstance(headers, dict):
             raise MalformedMessage("the headers are no table")
         if headers.get(DOORBELL) is not None:
-            return Doorbell(_task_id(headers.get("id")))
+            return Doorbell(_task_id(headers.get("id")), str(headers.get("task") or ""))
         try:
             value = self._body(message, headers)
             if "task" in headers:
@@ -209,6 +217,7 @@ def _canvas(headers: dict[str, Any], embed: Any) -> dict[str, Any]:
                 raise MalformedMessage(f"{name} holds a signature without a task, or with options that are no object")
     carried = {name: value for name in _CARRIED if (value := headers.get(name)) not in (None, "", {}, [])}
     _check_carried(carried)
+    carried |= _senders_own(headers)
     canvas = {
         "root_id": _optional_id(headers, "root_id"),
         "parent_id": _optional_id(headers, "parent_id"),
@@ -218,6 +227,17 @@ def _canvas(headers: dict[str, Any], embed: Any) -> dict[str, Any]:
     }
     check_value(canvas, "/headers")
     return {name: value for name, value in canvas.items() if value is not None}
+
+
+def _senders_own(headers: dict[str, Any]) -> dict[str, Any]:
+    """Headers that only the sender and the work know, as far as JSON can say them."""
+    found = {}
+    for name, value in headers.items():
+        if name not in _CELERYS and not name.startswith("x-"):
+            with suppress(InvalidInput):
+                check_value({name: value})
+                found[name] = value
+    return found
 
 
 def _check_carried(carried: dict[str, Any]) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import weakref
 from collections.abc import Callable
-from time import monotonic
-from typing import Any
+from time import monotonic, time
+from typing import TYPE_CHECKING, Any
 
 import structlog
 from billiard.einfo import ExceptionWithTraceback
@@ -36,11 +37,16 @@ from chiffon.domain.verdicts import (
     DeadLettered,
     Failed,
     GivenBack,
+    RetryLater,
     TimedOut,
     Verdict,
     WorkError,
 )
+from chiffon.domain.work import WorkType
 from chiffon.ledger.settle import Fenced, Recorded, Settlement
+
+if TYPE_CHECKING:
+    from chiffon.agent.handover import HandOver
 
 log = structlog.get_logger(__name__)
 
@@ -57,7 +63,7 @@ class ClaimedRequest(Request):
         reader: Reader,
         task: Any,
         timeout: float,
-        dead_letter: bool,
+        work_type: WorkType | None,
         shown: tuple[str, str],
         **options: Any,
     ) -> None:
@@ -65,10 +71,19 @@ class ClaimedRequest(Request):
         self._clerk = clerk
         self._reader = reader
         self._timeout = timeout
-        self._dead_letter = dead_letter
+        self._work_type = work_type
         self._delivery = delivery
         self._surrendered = False
         self.claimed_at = monotonic()
+        self.time_start: float | None = None
+        self.hand_over: HandOver | None = None
+        """With which others it goes, while it does."""
+        self.alone = bool(claim.crashes)
+        """Whether it must not go with others: it, or one beside it, took its process along."""
+        self.place: int | None = None
+        """Its place in the line before the pool, once it has one."""
+        self.unwanted = False
+        """Whether it is to be stopped as soon as that costs no other its process."""
         self._finished = False
         self._already_revoked = False
         self._shown_result: str | None = None
@@ -88,19 +103,52 @@ class ClaimedRequest(Request):
             **options,
         )
 
+    @property
+    def log(self) -> Any:
+        """A logger that names the task, its caller's request and the trace."""
+        return log.bind(task_id=self.id, request_id=self.claim.request_id, trace_id=self.claim.trace_id)
+
+    @property
+    def share(self) -> float:
+        """The part of a slot that it counts for."""
+        return self._delivery.share
+
+    @property
+    def finished(self) -> bool:
+        """Whether its end is known, or it was given back."""
+        return self._finished
+
+    @property
+    def soft_limit(self) -> float | None:
+        """The soft time limit, in seconds."""
+        soft = self.claim.soft_timeout or self.task.soft_time_limit
+        return soft if soft and soft < self._timeout else None  # billiard starts the hard one after it
+
+    @property
+    def runtime(self) -> float | None:
+        """Seconds that the run took, once it has said so."""
+        return self._runtime
+
+    def running_for(self) -> float:
+        """Seconds for which it has run."""
+        return seconds_since(self._accepted_at) or 0.0
+
+    def job(self) -> tuple[Any, ...]:
+        """What a process has to know of it: the arguments of `do_work`."""
+        return self._type, self.id, self._request_dict, self._body, self._facts()
+
     def execute_using_pool(self, pool: Any, **_: Any) -> Any:
         """Hand the work to the pool, unless it was ended or given back while it waited for its turn."""
         if self._finished:
             raise TaskRevokedError(self.id)
-        soft = self.claim.soft_timeout or self.task.soft_time_limit
         result = pool.apply_async(
             do_work,
-            args=(self._type, self.id, self._request_dict, self._body, self._facts()),
+            args=self.job(),
             accept_callback=self.on_accepted,
             timeout_callback=self.on_timeout,
             callback=self.on_success,
             error_callback=self.on_failure,
-            soft_timeout=soft if soft and soft < self._timeout else None,  # billiard starts the hard one after it
+            soft_timeout=self.soft_limit,
             timeout=self._timeout,
             correlation_id=self.id,
         )
@@ -121,12 +169,18 @@ class ClaimedRequest(Request):
 
     # What the pool says
 
-    def on_accepted(self, pid: int, time_accepted: float) -> None:
-        """A process has taken the work."""
+    def on_accepted(self, pid: int | None, time_accepted: float) -> None:
+        """A process, or a thread of this one, has taken the work.
+
+        Raises TaskRevokedError in a thread, which then does not begin, if it was ended or given back meanwhile.
+        """
+        if self._finished and pid == os.getpid():
+            raise TaskRevokedError(self.id)
         super().on_accepted(pid, time_accepted)
         self._accepted_at = time_accepted
-        if self._finished and not self.in_thread:  # it was given back a moment ago
-            kill(pid)
+        if self._finished and not self.in_thread and self.hand_over is None:  # it was given back a moment ago
+            if pid is not None:
+                kill(pid)
             return
         self._clerk.tell(Started(self.id, self.claim.execution, monotonic()))
 
@@ -139,7 +193,7 @@ class ClaimedRequest(Request):
     def on_timeout(self, soft: bool, timeout: float) -> None:
         """A limit was reached; the hard one has ended the process."""
         if soft:
-            log.warning("soft_time_limit", task_id=self.id, seconds=timeout)
+            self.log.warning("soft_time_limit", seconds=timeout)
         else:
             self._time_out(TimeLimitExceeded(timeout))
 
@@ -161,7 +215,12 @@ class ClaimedRequest(Request):
         """End as timed out; errbacks and chords hear of it as of any failure."""
         if self._finished:
             return
-        log.warning("time_limit", task_id=self.id, trace_id=self.claim.trace_id, seconds=self._timeout)
+        self.log.warning("time_limit", seconds=self._timeout)
+        if (wait := self._wait_after_timeout()) is not None:
+            if self.worker_pid and not self.in_thread:
+                kill(self.worker_pid)  # the next run must not find this one at work
+            self._finish(RetryLater(wait, work_error(exc)))
+            return
         run = Run(task_id=self.id, **self._facts(), ending=True)
         report: Report | None = run.report
         try:
@@ -169,9 +228,19 @@ class ClaimedRequest(Request):
                 context = Context(self._request_dict, **(self._body[2] or {}))
                 self.task.backend.mark_as_failure(self.id, exc, request=context)
         except Exception:  # what follows from the end is left to a task of its own
-            log.exception("aftermath_not_caught", task_id=self.id)
+            self.log.exception("aftermath_not_caught")
             report = None
         self._finish(TimedOut(work_error(exc)), report)
+
+    def _wait_after_timeout(self) -> float | None:
+        """Seconds until it is run again, if its work type says so of timeouts; None: it has ended."""
+        known = self._work_type
+        if known is None or not known.retry_timeouts:
+            return None
+        limit = known.retries if self.claim.max_retries is None else self.claim.max_retries
+        if self.claim.retries >= limit:
+            return None
+        return known.policy.wait(self.claim.retries, random.random())  # noqa: S311 -- jitter, no secret
 
     # What others want of it
 
@@ -191,7 +260,7 @@ class ClaimedRequest(Request):
 
     def over_limit(self) -> bool:
         """Whether it has run for longer than it may."""
-        return (seconds_since(self._accepted_at) or 0.0) > self._timeout
+        return self.running_for() > self._timeout
 
     def time_out(self) -> None:
         """End as timed out, whatever the work does."""
@@ -205,11 +274,15 @@ class ClaimedRequest(Request):
         """Stop the run: its grace is over, or it is somebody else's."""
         if self._finished:
             return
+        if self.hand_over is not None and not self.unwanted:
+            self.unwanted = True
+            self.hand_over.recall()
+            return
         self._already_cancelled = True
         if self.time_start is None or not self.worker_pid:
             self.give_back("cancelled before it began")
             return
-        log.info("stopping", task_id=self.id, trace_id=self.claim.trace_id)
+        self.log.info("stopping")
         pool.terminate_job(self.worker_pid, signal.SIGKILL)  # so that the pool expects it, and makes another
         kill(self.worker_pid)
         self.end_as_stopped()
@@ -228,11 +301,26 @@ class ClaimedRequest(Request):
         """From here on only `give_back` counts: the process is about to be killed."""
         self._surrendered = True
 
+    def resume(self, report: Report) -> None:
+        """It had ended before its process was killed."""
+        self._surrendered = False
+        self.on_success(report)
+
+    def note_begun(self) -> None:
+        """It had begun when its process was killed."""
+        if self.time_start is None:
+            self.time_start = time()
+
     def give_back(self, why: str, after: float = 0.0) -> None:
         """Let another agent have it, uncounted."""
         self._surrendered = False
         error = WorkError("GivenBack", why, "chiffon")
         self._finish(GivenBack(error, started=self.time_start is not None, after=after))
+
+    def spoil(self, error: Exception) -> None:
+        """It could not even be handed to the pool."""
+        self.log.error("claim_not_run", reason=repr(error))
+        self._finish(DeadLettered(WorkError("Unrunnable", f"the agent could not run it: {error!r}"[:1000], "chiffon")))
 
     def condemn(self, why: str) -> None:
         """Nobody can run it."""
@@ -264,7 +352,7 @@ class ClaimedRequest(Request):
             meta=report.meta if report else None,
             anew=anew,
             caught=report is not None and isinstance(verdict, Completed | Failed | TimedOut | DeadLettered),
-            dead_letter=self._dead_letter,
+            dead_letter=self._work_type is None or self._work_type.dead_letter,
         )
         self._clerk.tell(
             Finished(settlement, report or Report(verdict), self.claim.trace_id, lambda a: self._settled(verdict, a))
@@ -272,7 +360,8 @@ class ClaimedRequest(Request):
 
     def _reconsidered(self, verdict: Verdict) -> Verdict:
         """Parameters that the API accepted may fit a newer agent: in a rolling deployment it is not over yet."""
-        may_fit = self.claim.origin == "http" and self.claim.age < self.app.settings.unknown_after
+        refused_for = sum(backoff(number) for number in range(self.claim.give_backs))
+        may_fit = self.claim.origin == "http" and refused_for < self.app.settings.unknown_after
         match verdict:
             case DeadLettered(error) if may_fit and error.type == Unfit.__name__:
                 return GivenBack(error, started=False, after=backoff(self.claim.give_backs))
@@ -295,7 +384,7 @@ class ClaimedRequest(Request):
         self.on_settled()
         task_ready(self, successful=isinstance(verdict, Completed))
         if isinstance(answer, Fenced):
-            log.warning("fenced_off", task_id=self.id, execution=self.claim.execution)
+            self.log.warning("fenced_off", execution=self.claim.execution)
         if isinstance(answer, Recorded) and answer.owes_dead_letter:
             self._delivery.dead_letter()
             at, hearing = monotonic(), self._delivery.hearing
@@ -303,8 +392,7 @@ class ClaimedRequest(Request):
         else:
             self._delivery.acknowledge()
         status = answer.status if isinstance(answer, Recorded) else "fenced"
-        log.info("task_settled", task_id=self.id, trace_id=self.claim.trace_id, request_id=self.claim.request_id,
-                 work_type=self.name, status=status, execution=self.claim.execution)  # fmt: skip
+        self.log.info("task_settled", work_type=self.name, status=status, execution=self.claim.execution)
         events.tell_ended(self, verdict, shown=self._shown_result, runtime=self._runtime)
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import structlog
@@ -13,9 +15,12 @@ from celery.worker.state import task_reserved
 
 from chiffon.agent import events
 from chiffon.agent.clerk import Clerk
-from chiffon.agent.commands import Finished
+from chiffon.agent.commands import Finished, Started
 from chiffon.agent.delivery import Delivery
+from chiffon.agent.handover import LONG
 from chiffon.agent.killing import kill
+from chiffon.agent.line import Line
+from chiffon.agent.pace import Pace
 from chiffon.agent.reading import Reader, revived
 from chiffon.agent.request import ClaimedRequest, backoff
 from chiffon.agent.run import Report
@@ -28,6 +33,9 @@ from chiffon.logs import redacted_repr
 
 log = structlog.get_logger(__name__)
 
+_TOO_MUCH = 1.5
+"""How many times more may be in hand than there are slots, by what is known of it now, before some is given back."""
+
 _ABANDONED_AFTER = 1.0
 """Seconds until what a dying process gives back is rung again: by then it is dead."""
 
@@ -36,20 +44,30 @@ class Runs:
     """Claimed tasks on their way through the pool. Used by the event loop only.
 
     ``consumer`` is Celery's, which knows the pool, the event dispatcher and the rate limits. ``on_room``: called when
-    one of them is settled. ``on_abandon``: called when this process has to end, since a thread in it cannot be stopped.
+    one of them is settled, with its delivery. ``on_abandon``: called when this process has to end, since a thread in it
+    cannot be stopped. ``slots``: what may be in hand.
     """
 
-    def __init__(self, consumer: Any, settings: Settings, clerk: Clerk, reader: Reader) -> None:
+    def __init__(
+        self, consumer: Any, settings: Settings, clerk: Clerk, reader: Reader, pace: Pace, line: Line, slots: int
+    ) -> None:
         self._consumer = consumer
         self._settings = settings
         self._clerk = clerk
         self._reader = reader
+        self._pace = pace
+        self._line = line
+        self._slots = slots
         self._held: dict[tuple[str, int], ClaimedRequest] = {}
-        self.on_room: Callable[[], None] = lambda: None
+        self.on_room: Callable[[Delivery], None] = lambda delivery: None
         self.on_abandon: Callable[[], None] = lambda: None
 
     def __len__(self) -> int:
         return len(self._held)
+
+    def shares(self) -> list[float]:
+        """The parts of a slot that those in hand count for."""
+        return [request.share for request in self._held.values()]
 
     def run(self, delivery: Delivery, claim: Claim) -> None:
         """Hand a claimed task to the pool."""
@@ -64,10 +82,20 @@ class Runs:
             return
         events.tell_received(request, consumer.event_dispatcher)
         task_reserved(request)
+        if claim.give_backs:
+            # It was in hand before, and did not begin, as far as its agent could say: it may have taken that along at
+            # once. Whether it begins is written down before it does, or nobody would ever be charged.
+            go_on = partial(self._line_up, request)
+            self._clerk.tell(Started(claim.task_id, claim.execution, time.monotonic(), reply=go_on))
+        else:
+            self._line_up(request)
+
+    def _line_up(self, request: ClaimedRequest) -> None:
+        consumer, claim = self._consumer, request.claim
         if bucket := consumer.task_buckets[claim.work_type]:
             consumer._limit_task(request, bucket, 1)
         else:
-            consumer.on_task_request(request)
+            self._line.join(request)
 
     def spoil(self, delivery: Delivery, claim: Claim, error: Exception) -> None:
         """End a claimed task that could not even be handed to the pool."""
@@ -78,7 +106,7 @@ class Runs:
         def settled(answer: Recorded | Fenced) -> None:
             owed = isinstance(answer, Recorded) and answer.owes_dead_letter
             delivery.dead_letter() if owed else delivery.acknowledge()
-            self.on_room()
+            self.on_room(delivery)
 
         settlement = Settlement(claim.task_id, claim.execution, verdict)
         self._clerk.tell(Finished(settlement, Report(verdict), claim.trace_id, settled))
@@ -101,8 +129,18 @@ class Runs:
         """Stop a run that the ledger gave to somebody else while it could not be reached."""
         request = self._held.get(key)
         if request is not None:
-            log.warning("execution_lost", task_id=key[0], execution=key[1])
+            request.log.warning("execution_lost", execution=key[1])
             self._stop(request)
+
+    def stop_early(self, request: ClaimedRequest) -> None:
+        """Stop a member of a hand-over that runs: those behind it have been called back."""
+        if request.over_limit():
+            pid = request.worker_pid
+            self._consumer.pool.terminate_job(pid, signal.SIGKILL)
+            kill(pid)
+            request.time_out()
+        else:
+            request.stop(self._consumer.pool)
 
     def give_back_rest(self, why: str) -> None:
         """Give back what has no end, once the pool has ended: nothing of it runs any more."""
@@ -118,13 +156,23 @@ class Runs:
         requests = list(self._held.values())
         for request in requests:
             request.surrender()
-        for pid in self._processes():
-            kill(pid)
+        self.kill_processes()
+        for hand_over in self._line.under_way():
+            reported, begun = hand_over.told()
+            for request, report in reported:
+                request.resume(report)
+            if begun is not None:
+                begun.note_begun()
         threads = any(request.in_thread for request in requests)
         for request in requests:
             request.give_back(why, after=_ABANDONED_AFTER if threads else 0.0)
         if threads:
             self.on_abandon()
+
+    def kill_processes(self) -> None:
+        """Kill every process of the pool. From any thread."""
+        for pid in self._processes():
+            kill(pid)
 
     def _processes(self) -> list[int]:
         """Every process of the pool: one may have begun what the event loop does not know to have begun."""
@@ -136,9 +184,15 @@ class Runs:
         # A dying process closes its pipe before it can be reaped: Celery looks once too early, and then after 5 s.
         self._consumer.pool.maintain_pool()
         self._acknowledge_old()
+        self._line.look()
+        load = sum(self._pace.share(request.claim.work_type) for request in self._held.values())
+        if load > self._slots * _TOO_MUCH:
+            self._line.shed(load - self._slots)
         for request in list(self._held.values()):
+            if (seconds := request.running_for()) > LONG:
+                self._pace.lasts(request.claim.work_type, seconds)
             if request.in_thread and request.over_limit():
-                log.error("thread_over_limit", task_id=request.id, seconds=request.limit)
+                request.log.error("thread_over_limit", seconds=request.limit)
                 request.time_out()
                 self.surrender("another task of its agent could not be stopped")
                 return
@@ -162,15 +216,13 @@ class Runs:
         task = consumer.app.tasks.get(claim.work_type) or consumer.app.tasks["celery.accumulate"]
         known = registry.get(claim.work_type) if claim.work_type in registry else None
         request = ClaimedRequest(
-            claim
-            if known
-            else replace(claim, arguments=revived(claim.arguments), parameters=revived(claim.parameters)),
+            claim if known else _revived(claim),
             delivery,
             clerk=self._clerk,
             reader=self._reader,
             task=task,
             timeout=claim.timeout or task.time_limit or settings.default_timeout,
-            dead_letter=known.dead_letter if known else True,
+            work_type=known,
             shown=(redacted_repr(claim.arguments, settings), redacted_repr(claim.parameters, settings)),
             hostname=consumer.hostname,
             eventer=consumer.event_dispatcher,
@@ -179,12 +231,14 @@ class Runs:
         )
         key = (claim.task_id, claim.execution)
         self._held[key] = request
-        request.on_settled = lambda: self._settled(key)
+        request.on_settled = lambda: self._settled(key, request, delivery)
         return request
 
-    def _settled(self, key: tuple[str, int]) -> None:
+    def _settled(self, key: tuple[str, int], request: ClaimedRequest, delivery: Delivery) -> None:
         self._held.pop(key, None)
-        self.on_room()
+        if request.runtime is not None:
+            self._pace.ended(request.claim.work_type, request.runtime)
+        self.on_room(delivery)
 
 
 def _revived(claim: Claim) -> Claim:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import time
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -11,6 +12,7 @@ from celery import current_app, states
 from celery.app.trace import trace_task
 
 from chiffon.agent.run import Report, Run, running
+from chiffon.agent.slate import slates
 from chiffon.config import settings
 from chiffon.domain.verdicts import Completed, DeadLettered, GivenBack, Replaced, Verdict, WorkError
 from chiffon.logs import Scrubber, about
@@ -44,6 +46,26 @@ def do_work(
     if report.verdict is None:
         report.verdict = _unsaid(info, report)
     return report
+
+
+def do_several(number: int, jobs: Sequence[tuple[Any, ...]]) -> tuple[int, Report | None]:
+    """Run a hand-over.
+
+    Args:
+        number: the slate's, on which it is noted how far it is.
+        jobs: the arguments of `do_work`, for each.
+
+    Returns:
+        The place at which it ended, and the report of the task there if that did not fit on the slate.
+    """
+    slate = slates()[number]
+    for place, job in enumerate(jobs):
+        if not slate.begin(place):
+            return place, None
+        report = do_work(*job)
+        if not slate.end(place, report):
+            return place, report
+    return len(jobs), None
 
 
 @cache

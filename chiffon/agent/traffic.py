@@ -7,6 +7,7 @@ out every message it has.
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -19,18 +20,24 @@ _MARGIN = 2.0
 
 
 class Traffic:
-    """Deliveries in, claims and room. Thread-safe. ``queues``: says which are consumed right now."""
+    """Deliveries in, claims and room. Thread-safe. ``queues``: says which are consumed right now.
+
+    ``heard``: when the broker was asked what it has answered last. A connection that nobody listens on any more brings
+    nothing either, and that means nothing.
+    """
 
     def __init__(
         self,
         queues: Callable[[], tuple[str, ...]],
         room: int,
         lost_after: float,
+        heard: Callable[[], float] = lambda: math.inf,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._queues = queues
         self._room = room
         self._lost_after = lost_after
+        self._heard = heard
         self._clock = clock
         self._lock = threading.Lock()
         self._held = 0
@@ -38,6 +45,18 @@ class Traffic:
         # By queue and priority: the newest ring that was claimed long enough ago, and one that is getting there.
         self._passed: dict[tuple[str, int], datetime] = {}
         self._passing: dict[tuple[str, int], tuple[float, datetime]] = {}
+
+    def make_room(self, room: int) -> None:
+        """From now on the broker hands out so many messages at once."""
+        with self._lock:
+            self._room = room
+            if self._held >= room:
+                self._roomy_since = None
+
+    @property
+    def has_room(self) -> bool:
+        """Whether the broker would hand out whatever it has."""
+        return self._roomy_since is not None
 
     def connected(self) -> None:
         """Consuming has begun, with nothing in hand."""
@@ -83,7 +102,8 @@ class Traffic:
                 Suspicion(queue, priority, rung_before=rung_at, older_than=_MARGIN)
                 for (queue, priority), rung_at in self._passed.items()
             ]
-            if self._roomy_since is not None and self._clock() - self._roomy_since >= self._lost_after:
+            until = min(self._clock(), self._heard())
+            if self._roomy_since is not None and until - self._roomy_since >= self._lost_after:
                 found += [
                     Suspicion(queue, None, rung_before=None, older_than=self._lost_after) for queue in self._queues()
                 ]

@@ -12,6 +12,7 @@ from chiffon.agent.commands import Finished, Paid
 from chiffon.agent.delivery import Delivery
 from chiffon.agent.hearing import Hearing
 from chiffon.agent.reading import Reader
+from chiffon.agent.receipts import Receipts
 from chiffon.agent.request import ClaimedRequest
 from chiffon.agent.run import Report
 from chiffon.agent.traffic import Traffic
@@ -65,16 +66,17 @@ class Run:
     def __init__(self, verdict: Verdict) -> None:
         self.channel = Channel()
         self.books = Books()
+        self.receipts = Receipts(self.channel.basic_ack)
         app = create_app(Settings())
         message = Message(b"", channel=self.channel, delivery_tag=1)
         self.request = ClaimedRequest(
             CLAIM,
-            Delivery(message, Traffic(lambda: ("work_queue",), 1, 10.0), Hearing(), lambda: True, ()),
+            Delivery(message, Traffic(lambda: ("work_queue",), 1, 10.0), Hearing(), self.receipts, lambda: True, ()),
             clerk=self.books,  # type: ignore[arg-type]
             reader=Reader(registry, app.tasks, 1_000),
             task=app.tasks["echo"],
             timeout=60.0,
-            dead_letter=True,
+            work_type=None,
             shown=("[]", "{}"),
             hostname="agent@test",
             eventer=None,
@@ -86,17 +88,20 @@ class Run:
     def settled(self, answer: Recorded | Fenced) -> list[str]:
         """What the broker has been told once the ledger has answered so."""
         self.books.finished().reply(answer)
+        self.receipts.flush()
         return self.channel.told
 
 
 def test_a_message_is_kept_until_the_end_is_written_down() -> None:
     run = Run(Completed("1"))
+    run.receipts.flush()
     assert run.channel.told == []
     assert run.settled(Recorded("completed", owes_dead_letter=False, fresh=True)) == ["acknowledged"]
 
 
 def test_a_failure_is_dead_lettered_after_its_end_is_written_down() -> None:
     run = Run(Failed(WorkError("Fail", "no")))
+    run.receipts.flush()
     assert run.channel.told == []
     assert run.settled(Recorded("failed", owes_dead_letter=True, fresh=True)) == ["dead-lettered"]
     assert any(isinstance(command, Paid) for command in run.books.commands)
