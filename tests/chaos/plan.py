@@ -72,6 +72,9 @@ _LONG_CHANCE = 0.2
 _TOGETHER = 0.25
 """The chance that a fault comes with the one before it: troubles seldom come alone."""
 
+_BURSTS = 0.3
+"""The part of the batches that are many short tasks at once."""
+
 _BY_NAME = {kind.name: kind for kind in KINDS}
 _OF_THE_API = frozenset({"accept", "cancel", "replay"})
 _OF_ALL = frozenset({"ring", "any"})
@@ -218,6 +221,8 @@ class _Maker:
         )[0]
         many = {"dispatch": 1, "batch": min(most, dice.randint(2, 12)), "direct": 1}.get(verb, 0)
         orders = tuple(self._order() for _ in range(many))
+        if verb == "batch" and dice.random() < _BURSTS:
+            orders = tuple(self._named("chaos.quick", {}) for _ in range(min(most, dice.randint(20, 40))))
         if verb == "direct":
             orders = (self._named("chaos.note", {"seconds": round(dice.uniform(0, 0.5), 2)}),)
         repeats = dice.choice((1, 2)) if dice.random() < 0.15 else 0
