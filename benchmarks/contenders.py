@@ -128,10 +128,10 @@ class Procrastinate:
 
 @dataclass(frozen=True)
 class Chiffon:
-    """An agent, with everything that is on by default. ``profile``: see CHIFFON_PROFILE."""
+    """An agent, with everything that is on by default. ``work_ahead``: as CHIFFON_WORK_AHEAD; empty is the default."""
 
     name: str
-    profile: str
+    work_ahead: str
     template: str = LEDGER
     keeps_ends: bool = True
     queue: str = "work_queue"
@@ -147,7 +147,8 @@ class Chiffon:
             "CHIFFON_DATABASE_URL": ground.database_url,
             "CHIFFON_API_KEYS": self.KEY,
             "CHIFFON_WORKERS": "benchmarks.apps.chiffon_work",
-            "CHIFFON_PROFILE": self.profile,
+            "CHIFFON_WORK_AHEAD": self.work_ahead,
+            "CHIFFON_LOG_LEVEL": "WARNING",  # as Celery's and the others' workers have it by default
         }
 
     @contextlib.contextmanager
@@ -208,8 +209,8 @@ CELERY_DATABASE = BareCelery("celery-db", "database")
 CELERY_TRACKED = BareCelery("celery-db-tracked", "tracked")
 CELERY_RPC = BareCelery("celery-rpc", "rpc")
 CELERY_LATE = BareCelery("celery-acks-late", "late")
-CHIFFON = Chiffon("chiffon", "priority")
-CHIFFON_THROUGHPUT = Chiffon("chiffon-throughput", "throughput")
+CHIFFON = Chiffon("chiffon", "")
+CHIFFON_THROUGHPUT = Chiffon("chiffon-throughput", "1")
 
 DRAINERS: tuple[Contender, ...] = (
     CELERY_OFF,
