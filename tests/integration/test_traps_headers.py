@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
-
 from tests.desk import Desk
 from tests.e2e.agents import Agents
 from tests.e2e.diary import Diary
@@ -40,7 +38,6 @@ def test_headers_of_the_sender_s_survive_a_retry_with_stock_celery(stock: Stock,
     assert stock_diary.notes() == ["a", "a"]
 
 
-@pytest.mark.xfail(strict=True, reason="the ledger keeps those of Celery's headers that it knows, and no others")
 def test_headers_of_the_sender_s_survive_a_retry_with_chiffon(
     stock: Stock, agents: Agents, desk: Desk, diary: Diary, amqp_client: RawAmqp
 ) -> None:
