@@ -14,7 +14,7 @@ from tests.e2e.diary import Diary
 from tests.e2e.http_client import HttpClient
 from tests.e2e.ledger_reader import LedgerReader
 from tests.e2e.ledger_writer import LedgerWriter
-from tests.e2e.nodes import BrokerNode
+from tests.e2e.nodes import AgentNode, BrokerNode
 from tests.e2e.raw_amqp import PERSISTENT, RawAmqp
 from tests.e2e.waiting import eventually
 
@@ -74,6 +74,21 @@ def test_what_is_for_later_outlives_a_restart_of_the_broker_and_of_every_agent(
     assert diary.notes(retried) == [1, 2]
     for task_id in (retried, scheduled, "with-eta"):
         assert ledger.executions(task_id)[-1]["started_at"] >= due[task_id], task_id
+
+
+def test_a_due_task_is_rung_within_a_second(api: HttpClient, celery_worker: AgentNode, ledger: LedgerReader) -> None:
+    began = ledger.now() + timedelta(seconds=3)
+    moments = [began + timedelta(milliseconds=370 * number) for number in range(20)]
+    due = {api.dispatch("echo", {"input": 1}, run_at=moment.isoformat()): moment for moment in moments}
+
+    eventually("all to be done", lambda: ledger.statuses() == {"completed": len(due)})
+
+    # One that was claimed before its confirm was written down has no `queued_at`.
+    rings = ledger.rows("SELECT task_id, least(queued_at, claimed_at) AS rung_at FROM tasks")
+    rung = {row["task_id"]: row["rung_at"] for row in rings}
+    late = sorted((rung[task_id] - moment).total_seconds() for task_id, moment in due.items())
+    assert late[0] >= 0
+    assert late[-1] <= 1, late
 
 
 def test_a_hundred_thousand_scheduled_tasks_cost_an_agent_no_memory(

@@ -1,4 +1,4 @@
-"""Guarantee 10: old and new agents side by side lose nothing."""
+"""Guarantee 10: old and new agents side by side lose nothing, and old ones go on under a schema that is newer."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ import pytest
 from tests.e2e.agents import Agents
 from tests.e2e.api_process import Apis
 from tests.e2e.diary import Diary
+from tests.e2e.http_client import HttpClient
 from tests.e2e.ledger_reader import LedgerReader
+from tests.e2e.ledger_writer import LedgerWriter
 from tests.e2e.load import SteadyLoad
 from tests.e2e.raw_amqp import RawAmqp
 from tests.e2e.waiting import eventually
@@ -16,6 +18,17 @@ pytest_plugins = ("tests.e2e.fixtures",)
 pytestmark = pytest.mark.e2e
 
 OLD, NEW = "tests.e2e.deployments.old", "tests.e2e.deployments.new"
+
+NEWER = """
+ALTER TABLE tasks ADD COLUMN shade text NOT NULL DEFAULT 'grey';
+UPDATE alembic_version SET version_num = '9999';
+"""
+"""A migration of a later version, which adds before anything is removed."""
+
+END_THE_SESSIONS = """
+SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+ WHERE datname = current_database() AND application_name LIKE 'chiffon agent%'
+"""
 
 
 def test_a_rolling_change_of_work_types_and_parameters_loses_and_dead_letters_nothing(
@@ -45,3 +58,31 @@ def test_a_rolling_change_of_work_types_and_parameters_loses_and_dead_letters_no
     assert diary.has_each_once(sent)
     assert amqp_client.ready("dlx_queue") == 0
     assert ledger.rows("SELECT 1 FROM tasks WHERE give_backs > 0"), "no old agent has met newer work"
+
+
+def test_old_agents_go_on_under_load_when_a_newer_version_migrates_the_ledger(
+    api: HttpClient, agents: Agents, diary: Diary, ledger: LedgerReader
+) -> None:
+    agents.start_team("first", "second", concurrency=2)
+    with SteadyLoad(api, "test.append", diary.parameters(seconds=0.1)) as load:
+        eventually("work to be under way", lambda: len(diary.entries()) >= 5)
+        LedgerWriter(ledger.url).run(NEWER)
+        LedgerWriter(ledger.url).run(END_THE_SESSIONS)  # as a failover does: each has to find its way back
+        since = len(load.accepted)
+        eventually("the load to go on", lambda: len(load.accepted) >= since + 20)
+
+    eventually("everything to be done", lambda: ledger.statuses() == {"completed": len(load.accepted)})
+    assert diary.has_each_once(load.accepted)
+
+
+def test_an_old_agent_and_an_old_api_can_be_restarted_after_a_newer_version_has_migrated_the_ledger(
+    apis: Apis, agents: Agents, diary: Diary, ledger: LedgerReader
+) -> None:
+    LedgerWriter(ledger.url).run(NEWER)
+    api = apis.start()
+    agents.start()
+
+    task_id = api.dispatch("test.append", diary.parameters("done"))
+
+    api.wait_for(task_id, "completed")
+    assert diary.task_ids() == [task_id]
