@@ -168,6 +168,9 @@ class LedgerConsumer(Consumer):
         if self._drain.begun:
             return  # the blueprint says so too when it stops; then the connection stands, for the last acknowledgements
         self._intake.disconnected()
+        if self.event_dispatcher is not None and self.event_dispatcher.connection is not None:
+            # What went silent with it would be asked for a goodbye, and waited for without an end.
+            self.event_dispatcher.connection.collect()
         finish_writes(self.pool)
 
     def stop(self) -> None:

@@ -16,6 +16,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from chiffon.domain.errors import Busy, ChiffonError, LedgerUnavailable, SchemaBehind
 from chiffon.ledger.address import connect_arguments
+from chiffon.ledger.patience import PATIENT
 
 Cursor: TypeAlias = Any  # psycopg2 has no types of its own
 """A psycopg2 cursor inside an open transaction: what every statement of this room takes."""
@@ -34,7 +35,7 @@ _REFUSED_CLASSES = ("21", "22", "23", "54")
 
 _AWAY = (psycopg2.OperationalError, psycopg2.InterfaceError)
 
-_KEEPALIVE = {
+_KEEPALIVE: dict[str, Any] = {
     "connect_timeout": 5,
     "keepalives_idle": 5,
     "keepalives_interval": 2,
@@ -141,7 +142,7 @@ def engine_options(pool_size: int) -> dict[str, Any]:
         "max_overflow": pool_size,
         "pool_timeout": 5,
         "pool_pre_ping": True,
-        "connect_args": dict(_KEEPALIVE),
+        "connect_args": _KEEPALIVE | PATIENT,
         "pool_events": [(_set_up_pooled, "connect")],
     }
 
@@ -174,7 +175,7 @@ def open_session(url: str, name: str) -> Any:
     """A psycopg2 connection of one's own, called ``name`` in ``pg_stat_activity``. Raises LedgerUnavailable."""
     arguments = connect_arguments(url)
     with translated():
-        connection = _connect_unshared({**arguments, **_KEEPALIVE, "application_name": name[:63]})
+        connection = _connect_unshared({**arguments, **_KEEPALIVE, **PATIENT, "application_name": name[:63]})
         _set_up(connection, _SET_UP, _HELD_SESSION)
     return connection
 
