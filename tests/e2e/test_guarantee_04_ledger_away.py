@@ -86,7 +86,7 @@ def test_while_postgres_is_away_agents_finish_and_keep_what_runs_and_begin_nothi
     assert diary.notes() == ["begun", "ended", "direct"]
 
 
-@pytest.mark.parametrize("outage", [killed])
+@pytest.mark.parametrize("outage", [killed, hanging])
 def test_while_postgres_is_away_callers_are_told_at_once_and_may_repeat_themselves(
     outage: Outage,
     postgres: PrivatePostgres,

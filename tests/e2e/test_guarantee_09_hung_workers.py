@@ -6,22 +6,37 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from chiffon.agent import watch
+from chiffon.devstack.rabbitmq import PrivateRabbitMQ
+from tests.chaos.relay import Relays
 from tests.e2e.agents import Agents
 from tests.e2e.diary import Diary
 from tests.e2e.hanging import block
 from tests.e2e.http_client import HttpClient
 from tests.e2e.ledger_reader import LedgerReader
 from tests.e2e.nodes import BrokerNode
+from tests.e2e.raw_amqp import RawAmqp
 from tests.e2e.stack import REPOSITORY, StackUnderTest
 from tests.e2e.waiting import eventually
+from tests.proxy import through
 
 pytest_plugins = ("tests.e2e.fixtures",)
 pytestmark = pytest.mark.e2e
+
+HEARTBEAT = 4  # seconds; the product's own is 20
+
+
+@pytest.fixture
+def quick_heartbeats(rabbitmq: PrivateRabbitMQ) -> Iterator[None]:
+    """The broker asks its clients for more frequent proofs of life than they offer."""
+    rabbitmq.ctl("eval", f"application:set_env(rabbit, heartbeat, {HEARTBEAT}).")
+    yield
+    rabbitmq.ctl("eval", "application:set_env(rabbit, heartbeat, 60).")
 
 
 def health_of(stack: StackUnderTest, agent_id: str) -> subprocess.CompletedProcess[str]:
@@ -56,6 +71,31 @@ def test_a_worker_whose_event_loop_hangs_is_seen_and_ends_and_its_work_is_taken_
     runs = [(run["agent_id"], run["outcome"]) for run in ledger.executions(task_id)]
     assert runs == [(hung.agent_id, "agent_lost"), (heir.agent_id, "completed")]
     assert [entry.attempt for entry in diary.entries(task_id)] == [1, 2]
+
+
+def test_a_connection_that_is_dead_and_not_closed_is_found_out_and_opened_anew(
+    mortal_broker: BrokerNode,
+    rabbitmq: PrivateRabbitMQ,
+    quick_heartbeats: None,
+    relays: Relays,
+    api: HttpClient,
+    agents: Agents,
+    amqp_client: RawAmqp,
+    diary: Diary,
+    ledger: LedgerReader,
+) -> None:
+    relay = relays.before("127.0.0.1", rabbitmq.port)
+    agents.start(broker_url=through(relay.port, mortal_broker.url))
+    task_id = api.dispatch("test.run", {"path": str(diary.path), "seconds": 3})
+    eventually("the run to be under way", diary.entries)
+
+    relay.half_open(600)
+    later = api.dispatch("test.append", diary.parameters("later"))
+
+    api.wait_for(later, "completed", within=30)
+    eventually("nothing to be left", lambda: amqp_client.ready("work_queue") == 0)
+    assert diary.notes() == ["begun", "ended", "later"]
+    assert ledger.outcomes(task_id) == ["completed"]
 
 
 def test_after_each_of_three_restarts_of_the_broker_every_worker_consumes_again(
