@@ -57,7 +57,6 @@ class Intake:
 
     def connected(self) -> None:
         """Consuming begins, with nothing in hand."""
-        self._receipts = Receipts(self._acknowledge)
         self._window.opened()
         self._traffic.make_room(self._window.size)
         self._traffic.connected()
@@ -65,6 +64,7 @@ class Intake:
     def disconnected(self) -> None:
         """The connection is gone, and what it brought will come again."""
         self._connections += 1
+        self._receipts = Receipts(self._acknowledge)  # the next channel knows none of these tags, and closes over one
         self._waiting.clear()
         self._traffic.disconnected()
 
