@@ -38,8 +38,8 @@ def main() -> int:
     try:
         with _heeding_signals(), Stand(folder) as stand:
             bench = _measure(stand, options)
-    except Stopped:
-        _say(f"Stopped; what was measured is in {options.out}")
+    except Stopped as why:
+        _say(f"Stopped by {why}; what was measured is in {options.out}")
         return STOPPED
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -68,7 +68,7 @@ def _heeding_signals() -> Iterator[None]:
     """Stop at Ctrl-C, SIGTERM and SIGHUP, even where who started this ignores them."""
 
     def stop(number: int, frame: FrameType | None) -> None:
-        raise Stopped
+        raise Stopped(signal.Signals(number).name)
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     try:
