@@ -126,7 +126,7 @@ def test_what_had_ended_is_kept_when_an_agent_is_told_twice_to_end(
     agent.container.signal(SIGTERM)
     eventually("the agent to be gone", lambda: agent.container.exit_code is not None)
 
-    agents.start("heir", pool="prefork")
+    agents.start("heir", pool="prefork", concurrency=2)  # one for what is long again
     for task_id in task_ids:
         api.wait_for(task_id, "completed")
     assert_done_once(ledger, diary, task_ids)
