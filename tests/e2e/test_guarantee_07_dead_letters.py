@@ -7,12 +7,13 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import requests
 
 from chiffon.devstack.rabbitmq import PrivateRabbitMQ
-from tests.chaos.relay import Relays
+from tests.chaos.relay import Relay, Relays
 from tests.e2e.agents import Agents
 from tests.e2e.api_process import Apis
 from tests.e2e.diary import Diary
@@ -27,6 +28,8 @@ pytest_plugins = ("tests.e2e.fixtures",)
 pytestmark = pytest.mark.e2e
 
 MANY = 150
+FAR = 0.03
+"""Seconds that a word to the broker takes, and its answer again."""
 
 
 def test_the_dead_letter_of_an_agent_that_dies_between_commit_and_reject_arrives_once(
@@ -60,6 +63,13 @@ def test_the_dead_letter_of_an_agent_that_dies_between_commit_and_reject_arrives
     assert amqp_client.ready("dlx_queue") == 0
 
 
+@pytest.fixture
+def distant_broker(relays: Relays, celery_broker: BrokerNode) -> Relay:
+    """A relay before the broker, to be made slow: what takes long enough can be killed in its middle."""
+    address = urlsplit(celery_broker.url)
+    return relays.before("127.0.0.1", address.port or 5672)
+
+
 @contextlib.contextmanager
 def asking(api: HttpClient, path: str, body: dict[str, Any]) -> Iterator[None]:
     """POST in the background. What is done meanwhile must have cost it its answer."""
@@ -77,9 +87,16 @@ def asking(api: HttpClient, path: str, body: dict[str, Any]) -> Iterator[None]:
 
 
 def test_an_api_that_is_killed_while_it_replays_many_letters_loses_none(
-    apis: Apis, agents: Agents, amqp_client: RawAmqp, diary: Diary, ledger: LedgerReader, tmp_path: Path
+    apis: Apis,
+    agents: Agents,
+    amqp_client: RawAmqp,
+    celery_broker: BrokerNode,
+    distant_broker: Relay,
+    diary: Diary,
+    ledger: LedgerReader,
+    tmp_path: Path,
 ) -> None:
-    api = apis.start()
+    api = apis.start(broker_url=through(distant_broker.port, celery_broker.url))
     gate = tmp_path / "gate"
     agent = agents.start("first", concurrency=2)
     sent = api.dispatch_many([("test.pass_gate", {"path": str(diary.path), "gate": str(gate)})] * MANY)
@@ -87,9 +104,11 @@ def test_an_api_that_is_killed_while_it_replays_many_letters_loses_none(
     agent.kill("SIGTERM")
     gate.touch()
 
+    distant_broker.slow_down(FAR)
     with asking(api, "/dead-letters/replay", {"all": True}):
         eventually("some to be replayed", lambda: ledger.statuses()["failed"] <= MANY - 20)
         apis.kill()
+    distant_broker.slow_down(0)
     assert 0 < ledger.statuses()["failed"] < MANY
     apis.resume()
     eventually("the rest to be back", lambda: amqp_client.ready("dlx_queue") > 0)
@@ -102,9 +121,9 @@ def test_an_api_that_is_killed_while_it_replays_many_letters_loses_none(
 
 
 def test_an_api_that_is_killed_while_it_discards_many_letters_takes_no_other_along(
-    apis: Apis, amqp_client: RawAmqp
+    apis: Apis, amqp_client: RawAmqp, celery_broker: BrokerNode, distant_broker: Relay
 ) -> None:
-    api = apis.start()
+    api = apis.start(broker_url=through(distant_broker.port, celery_broker.url))
     assert api.get("/dead-letters")["items"] == []
     wanted = [b"wanted %d" % number for number in range(MANY // 2)]
     unwanted = [b"unwanted %d" % number for number in range(MANY // 2)]
@@ -114,9 +133,11 @@ def test_an_api_that_is_killed_while_it_discards_many_letters_takes_no_other_alo
     chosen = {"ids": [letter["id"] for letter in letters if letter["body"].startswith("unwanted")]}
     assert len(chosen["ids"]) == len(unwanted)
 
+    distant_broker.slow_down(FAR)
     with asking(api, "/dead-letters/discard", chosen):
         eventually("it to be at work", lambda: amqp_client.ready("dlx_queue") <= MANY - 20)
         apis.kill()
+    distant_broker.slow_down(0)
 
     def left() -> list[bytes]:
         return [letter.body for letter in amqp_client.look("dlx_queue")]
