@@ -30,7 +30,7 @@ def test_urgent_work_waits_behind_what_a_stock_worker_has_fetched_and_is_next_wi
         return desk.place("trap.sign", parameters, priority=priority)
 
     try:
-        both("first", 1, seconds=3)
+        both("first", 1, seconds=10)
         eventually("both to be at work", lambda: diary.entries() and stock_diary.entries())
         for task_id in [both("low", 1) for _ in range(5)]:
             desk.wait_for(task_id, "queued")
