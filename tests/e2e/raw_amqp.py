@@ -57,6 +57,11 @@ class RawAmqp:
         with self.channel() as channel:
             return int(channel.queue_declare(queue, passive=True).message_count)
 
+    def consumers(self, queue: str) -> int:
+        """Return how many consumers ``queue`` has."""
+        with self.channel() as channel:
+            return int(channel.queue_declare(queue, passive=True).consumer_count)
+
     def look(self, queue: str) -> list[Delivery]:
         """Return what waits in ``queue``; it all goes back when the connection closes."""
         found = []

@@ -49,6 +49,7 @@ def test_a_shutdown_with_a_limit_needs_a_signal_of_its_own_with_stock_celery_and
     eventually("it to be at work", stock_diary.entries)
     plain.signal(signal.SIGTERM)
     eventually("it to drain", lambda: "Warm shutdown" in plain.tail(100))
+    eventually("it to take nothing new", lambda: stock.amqp.consumers(QUEUE) == 0)
     remapped = stock.start(variables={"REMAP_SIGTERM": "SIGQUIT"}, **limited)
     again = stock.send("trap.sign", path=str(stock_diary.path), seconds=300)
     agent = agents.launch(drain_seconds=1, **DEEDS)
