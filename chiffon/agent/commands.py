@@ -46,6 +46,7 @@ class Finished:
     report: Report
     trace_id: str
     reply: Callable[[Recorded | Fenced], None]
+    request_id: str | None = None
 
     @property
     def key(self) -> tuple[str, int]:

@@ -184,7 +184,13 @@ def _joined(cursor: Cursor, task: NewTask, fate: Acceptance) -> _Refusal | None:
 def _dead_letter(cursor: Cursor, refusal: _Refusal, settings: Settings) -> None:
     task = replace(refusal.task, keyed=False, delay=None, run_at=None, expires_in=None, expires_at=None)
     reason = clean(refusal.reason)[:1000]
-    log.error("continuation_refused", task_id=task.task_id, trace_id=task.trace_id, reason=reason)
+    log.error(
+        "continuation_refused",
+        task_id=task.task_id,
+        request_id=task.request_id,
+        trace_id=task.trace_id,
+        reason=reason,
+    )
     fates, _ = accept(cursor, [task], lease=settings.ring_lease)
     if isinstance(fates[0], Accepted):
         error = WorkError("DeadLettered", reason, "chiffon")

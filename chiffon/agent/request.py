@@ -355,7 +355,13 @@ class ClaimedRequest(Request):
             dead_letter=self._work_type is None or self._work_type.dead_letter,
         )
         self._clerk.tell(
-            Finished(settlement, report or Report(verdict), self.claim.trace_id, lambda a: self._settled(verdict, a))
+            Finished(
+                settlement,
+                report or Report(verdict),
+                self.claim.trace_id,
+                lambda answer: self._settled(verdict, answer),
+                self.claim.request_id,
+            )
         )
 
     def _reconsidered(self, verdict: Verdict) -> Verdict:

@@ -109,7 +109,7 @@ class Runs:
             self.on_room(delivery)
 
         settlement = Settlement(claim.task_id, claim.execution, verdict)
-        self._clerk.tell(Finished(settlement, Report(verdict), claim.trace_id, settled))
+        self._clerk.tell(Finished(settlement, Report(verdict), claim.trace_id, settled, claim.request_id))
 
     def condemn(self, delivery: Delivery, claim: Claim, why: str) -> None:
         """End a claimed task that nobody can run."""

@@ -98,6 +98,7 @@ class Settler:
             "settlement_impossible",
             task_id=failed.settlement.task_id,
             trace_id=failed.trace_id,
+            request_id=failed.request_id,
             reason=str(error),
         )
         return [(failed, Fenced())]
