@@ -7,7 +7,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from typing import IO
 
 import psutil
@@ -21,6 +20,7 @@ from chiffon.ledger.accept import accept
 from chiffon.ledger.claims import claim
 from chiffon.ledger.condemn import condemn
 from chiffon.ledger.connect import Cursor, Ledger, LostRace, open_session, session_transaction
+from chiffon.ledger.patience import PatientConnection
 from chiffon.ledger.settle import Settlement, settle
 from tests.bench import LEASE, TTL, Bench
 from tests.builders import an_error, new_task
@@ -183,11 +183,7 @@ def test_a_setting_is_left_on_no_session_that_a_pooler_shares(bench: Bench, monk
     class Elsewhere(extensions.ConnectionInfo):
         backend_pid = 1
 
-    class Shared(extensions.connection):
-        info = property(Elsewhere)
-
-    dialect = bench.ledger.engine.dialect
-    monkeypatch.setattr(dialect, "connect", partial(dialect.connect, connection_factory=Shared))
+    monkeypatch.setattr(PatientConnection, "info", property(Elsewhere))
     with bench.transaction() as cursor:
         assert settings_of(cursor) == {}
 
