@@ -262,8 +262,8 @@ class Clerk:
         with self._life.transaction() as cursor:
             asked = claims.asked_to_stop(cursor, incarnation)
         for key, since in asked.items():
-            if self._draining:  # nobody opens the mailbox then
-                self.on_cancel(key, since)
+            if self._draining:  # nobody opens the mailbox then; and whoever stops a thread waits for this one to end
+                threading.Thread(target=self.on_cancel, args=(key, since), daemon=True).start()
             else:
                 self._mailbox.post(partial(self.on_cancel, key, since))
 
