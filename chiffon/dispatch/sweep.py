@@ -54,6 +54,8 @@ class Sweeper:
     """A thread that sweeps twice in ``CHIFFON_SWEEP_SECONDS``, on a session of its own.
 
     ``suspicions``: what the agent itself has seen. ``ready``: asks the broker how many messages queues have ready.
+    ``mine``: the incarnation of the agent whose sweeper this is. It lives, whatever becomes of its lock: its own
+    session may be longer in coming back than the sweeper's.
     """
 
     def __init__(
@@ -64,12 +66,14 @@ class Sweeper:
         name: str,
         suspicions: Callable[[], Sequence[Suspicion]] = tuple,
         ready: Callable[[Settings, Sequence[str]], Mapping[str, int]] = ask_ready,
+        mine: Callable[[], int | None] = lambda: None,
     ) -> None:
         self._settings = settings
         self._ringer = ringer
         self._name = name
         self._suspicions = suspicions
         self._ready = ready
+        self._mine = mine
         self._empty = EmptyQueues(settings.lost_after)
         self._ask_at = 0.0
         self._deaths = DeathWatch(settings.takeover_grace)
@@ -196,7 +200,7 @@ class Sweeper:
             if silenced := sweeps.silence_mute(cursor, offline_after=self._settings.offline_after):
                 log.warning("mute_agents_cut_off", incarnations=silenced)
             unlocked = sweeps.unlocked(cursor)
-        for incarnation in self._deaths.look(unlocked):
+        for incarnation in self._deaths.look(unlocked - {self._mine()}):
             self._taken("take over", partial(self._take_over, incarnation))
         return False
 

@@ -122,6 +122,19 @@ def test_the_work_of_an_agent_that_died_is_rung_for_others(bench: Bench, notes: 
     assert bench.status(kept.task_id) == "running"
 
 
+def test_an_agent_does_not_take_its_own_work_for_that_of_a_dead_one(bench: Bench, notes: Notes) -> None:
+    own, dead = bench.agent("own"), bench.agent("dead")
+    kept, lost = bench.claimed(by=own), bench.claimed(by=dead)
+    settings = Settings(database_url=bench.url, sweep_seconds=0.05, takeover_grace=0.5)
+    running = Sweeper(settings, notes, name="own", mine=lambda: own.incarnation)  # type: ignore[arg-type]
+    running.start()
+    own.die()  # no more than its session, and before the other
+    dead.die()
+    until(lambda: notes.rung() == [lost.task_id], patience=5)
+    running.stop()
+    assert bench.status(kept.task_id) == "running"
+
+
 @pytest.mark.usefixtures("sweeping")
 def test_a_mute_agent_is_cut_off_and_its_work_rung_for_others(bench: Bench, notes: Notes) -> None:
     mute = bench.claimed()

@@ -219,6 +219,19 @@ def test_an_outcome_that_nobody_caused_is_wrong(outcome: str) -> None:
     assert any("execution 1" in finding.says for finding in audit(found))
 
 
+@pytest.mark.parametrize(("back_at", "faults_found"), [(101.0, set()), (80.0, {"wrong"})])
+def test_work_is_taken_from_whom_a_postgres_that_had_just_come_back_let_in_no_more(
+    back_at: float, faults_found: set[str]
+) -> None:
+    executions = [replace(EXECUTED, outcome="agent_lost"), replace(EXECUTED, execution=2, claimed_at=102.0)]
+    away = incident("postgres_kill", "postgres", back_at - 10, back_at)
+    found = evidence(
+        executions={"t1": executions}, incidents=[away, incident("postgres_stop", "postgres", 101.5, 108.0)]
+    )
+    said = {finding.fault for finding in audit(found) if "was taken from" in finding.says}
+    assert said == faults_found
+
+
 def test_two_tasks_of_one_request_are_doubled() -> None:
     twin = replace(DONE, task_id="t2", created_at=110.0)
     assert "doubled" in faults(evidence(tasks={"t1": DONE, "t2": twin}))

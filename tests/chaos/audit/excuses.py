@@ -13,6 +13,9 @@ _GIVEN_UP = "code 75"
 """How an agent ends of which a thread cannot be stopped (EX_TEMPFAIL)."""
 
 _GIVES_UP_WITHIN = 45.0
+_BACK_WITHIN = 5.0
+"""Seconds within which an agent has its session again, once Postgres is back."""
+
 _SEEN_WITHIN = 20.0
 """Seconds until its end is seen: nobody looks while a fault has it."""
 
@@ -36,7 +39,17 @@ def severed(evidence: Evidence, program: str, start: float, end: float, *, slack
     """What kept a program from the ledger, or from going on at all, for longer than a moment, between two moments."""
     found = evidence.incidents_of(program, {"agent_kill", "agent_stop", "exit"}, start, end, slack=slack)
     ways = evidence.incidents_of(program, {"refuse", "silence", "half_open"}, start, end, slack=slack)
-    return found + [incident for incident in ways if "postgres" in incident.detail]
+    return found + [i for i in ways if "postgres" in i.detail] + _locked_out(evidence, start, end, slack)
+
+
+def _locked_out(evidence: Evidence, start: float, end: float, slack: float) -> list[Incident]:
+    """Where Postgres had just come back, and was stopped: who had his session again by then could work, and others not.
+
+    (Postgres is stopped by its postmaster, which lets nobody in then; the sessions that are open go on.)
+    """
+    back = [i for i in evidence.incidents if i.kind in {"postgres_kill", "postgres_restart"}]
+    stops = [i for i in evidence.incidents if i.kind == "postgres_stop" and i.touches(start, end, slack=slack)]
+    return [stop for stop in stops if any(i.touches(stop.began, stop.ended or end, slack=_BACK_WITHIN) for i in back)]
 
 
 def disturbed(evidence: Evidence, agent: str, execution: Execution) -> bool:
