@@ -66,6 +66,8 @@ def test_a_worker_whose_event_loop_hangs_is_seen_and_ends_and_its_work_is_taken_
     assert probe.returncode == 1
     assert "does not answer over the broker" in probe.stdout
     eventually("it to end", lambda: hung.container.exit_code == os.EX_TEMPFAIL, within=block.HUNG_AFTER * 2)
+    [life] = ledger.rows("SELECT stopped_at FROM agents WHERE agent_id = %s", hung.agent_id)
+    assert life["stopped_at"] is not None, "it has not said goodbye: others wait until its silence is noticed"
     api.wait_for(task_id, "completed")
     eventually("it to be seen", lambda: api.agent(hung.agent_id)["status"] == "offline")
     runs = [(run["agent_id"], run["outcome"]) for run in ledger.executions(task_id)]

@@ -1,0 +1,119 @@
+"""The clerk over a real ledger: a row that somebody holds is tried again, and holds up nobody else."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from chiffon.agent.clerk import Clerk
+from chiffon.agent.commands import Condemned, Finished, Offer
+from chiffon.agent.life import Identity, Life
+from chiffon.agent.mailbox import Mailbox
+from chiffon.agent.reading import Doorbell, Reader
+from chiffon.agent.run import Report
+from chiffon.config import Settings
+from chiffon.dispatch.ring import Ringer
+from chiffon.domain.tasks import Claim
+from chiffon.domain.verdicts import Completed
+from chiffon.domain.work import registry
+from chiffon.ledger.connect import open_session
+from chiffon.ledger.settle import Settlement
+from tests.bench import Bench
+from tests.builders import new_task
+from tests.racing import PATIENCE
+
+HELD_FOR = 8.0
+"""Seconds for which somebody holds the rows: several times what a statement waits for one."""
+
+HEARTBEAT = 1
+
+
+class Desk:
+    """A clerk with its mailbox, and what has come out of it."""
+
+    def __init__(self, bench: Bench) -> None:
+        self.bench = bench
+        settings = Settings(database_url=bench.url, heartbeat_seconds=HEARTBEAT)
+        self.mailbox = Mailbox()
+        self.life = Life(bench.url, Identity("clerk", 4, ("work_queue",), ("echo",), "0"))
+        self.ringer = Ringer(settings, bench.ledger, registry.queues, name="test")
+        self.clerk = Clerk(settings, self.life, Reader(registry, {}, 1_000), self.ringer, self.mailbox, mark_after=0.1)
+        self.fates: dict[str, Any] = {}
+
+    def offer(self, task_id: str) -> None:
+        """Say that a doorbell has come."""
+        self.clerk.tell(Offer(Doorbell(task_id), lambda fate: self.fates.update({task_id: fate})))
+
+    def finish(self, claim: Claim) -> None:
+        """Say that a run has come to its end."""
+        settlement = Settlement(claim.task_id, claim.execution, Completed("1"))
+        answer: Callable[[Any], None] = lambda found: self.fates.update({claim.task_id: found})  # noqa: E731
+        self.clerk.tell(Finished(settlement, Report(settlement.verdict), claim.trace_id, answer))
+
+    def hear(self, *task_ids: str, within: float = PATIENCE) -> list[Any]:
+        """What the clerk has said of these tasks."""
+        until = time.monotonic() + within
+        while not self.fates.keys() >= set(task_ids):
+            assert time.monotonic() < until, f"it has only said {self.fates}"
+            self.mailbox.open()
+            time.sleep(0.02)
+        return [self.fates[task_id] for task_id in task_ids]
+
+    def claimed(self, task_id: str) -> Claim:
+        """Have a task claimed."""
+        self.offer(task_id)
+        [claim] = self.hear(task_id)
+        assert isinstance(claim, Claim)
+        del self.fates[task_id]
+        return claim
+
+    def heartbeat(self) -> Any:
+        """When the agent said last that it lives."""
+        return self.bench.sql("SELECT last_heartbeat_at FROM agents WHERE agent_id = 'clerk'")[0][0]
+
+
+@pytest.fixture
+def desk(bench: Bench) -> Iterator[Desk]:
+    lent = Desk(bench)
+    lent.clerk.start()
+    yield lent
+    assert lent.clerk.stop(PATIENCE)
+
+
+@contextlib.contextmanager
+def held(bench: Bench, *task_ids: str) -> Iterator[Callable[[], None]]:
+    """Rows that somebody holds, and how they are let go of."""
+    session = open_session(bench.url, "holder")
+    with contextlib.closing(session), session.cursor() as cursor:
+        cursor.execute("SELECT FROM tasks WHERE task_id = ANY(%s) FOR UPDATE", (list(task_ids),))
+        yield session.rollback
+
+
+def test_rows_that_somebody_holds_keep_neither_a_heartbeat_nor_another_task_waiting(bench: Bench, desk: Desk) -> None:
+    ended, waiting, free = bench.born(), bench.born(), bench.born()
+    run = desk.claimed(ended)
+    with held(bench, ended, waiting) as let_go:
+        began = time.monotonic()
+        desk.finish(run)
+        desk.offer(waiting)
+        desk.clerk.tell(Condemned(new_task(task_id=waiting), "nobody can run it"))
+        before = desk.heartbeat()
+        desk.offer(free)
+        [claim] = desk.hear(free)
+        assert isinstance(claim, Claim)
+        while time.monotonic() - began < HELD_FOR:
+            desk.mailbox.open()
+            time.sleep(0.05)
+        assert (desk.heartbeat() - before).total_seconds() >= HELD_FOR / 2
+        assert ended not in desk.fates
+        let_go()
+        [answer] = desk.hear(ended)
+    assert answer.status == "completed"
+    desk.fates.pop(waiting, None)
+    desk.offer(waiting)
+    [claim] = desk.hear(waiting)
+    assert isinstance(claim, Claim)
