@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -82,6 +83,16 @@ class Bench:
         self.url = validated_database_url(url)
         self.ledger = Ledger(self.url)
         self._agents: list[Agent] = []
+        self._own = threading.local()
+        self._sessions: list[Any] = []
+
+    @property
+    def _session(self) -> Any:
+        """A session such as an agent holds, one a thread."""
+        if getattr(self._own, "session", None) is None or self._own.session.closed:
+            self._own.session = open_session(self.url, "bench")
+            self._sessions.append(self._own.session)
+        return self._own.session
 
     def transaction(self) -> contextlib.AbstractContextManager[Cursor]:
         """A transaction of the pool."""
@@ -178,7 +189,7 @@ class Bench:
     ) -> Recorded | Fenced:
         """Write down how an execution, by its claim or by (task id, number), came out."""
         key = (held.task_id, held.execution) if isinstance(held, Claim) else held
-        with self.transaction() as cursor:
+        with session_transaction(self._session) as cursor:
             return settle(cursor, [Settlement(*key, verdict, **more)], ttl=TTL, max_crashes=max_crashes)[key]
 
     def expire(self) -> list[str]:
@@ -223,6 +234,8 @@ class Bench:
         """Clear the bench."""
         for agent in self._agents:
             agent.die()
+        for session in self._sessions:
+            session.close()
         self.ledger.close()
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 from celery.utils.saferepr import saferepr
@@ -11,7 +13,7 @@ from kombu.serialization import dumps
 from kombu.utils.json import loads
 
 from chiffon.domain.errors import InvalidValue
-from chiffon.domain.values import parse
+from chiffon.domain.values import check_value, parse
 
 
 def encoded(value: object) -> str:
@@ -20,6 +22,9 @@ def encoded(value: object) -> str:
     Raises:
         EncodeError: there is none. It is the error that makes Celery record a FAILURE which says so.
     """
+    with suppress(InvalidValue):
+        check_value(value)
+        return json.dumps(value)  # as kombu writes what needs no words of its own
     text: str = dumps(value, serializer="json")[2]
     try:
         parse(text)  # Python's json lets through what jsonb refuses

@@ -10,6 +10,7 @@ from celery.exceptions import SoftTimeLimitExceeded, TimeLimitExceeded
 from kombu.exceptions import EncodeError
 
 from chiffon.agent.backend import PostgresBackend
+from chiffon.agent.backend_values import encoded
 from chiffon.agent.run import ChordPart, Run, current
 from chiffon.agent.task import ProcessKilled, Unfit
 from chiffon.domain.errors import InvalidInput, LedgerUnavailable, SchemaBehind
@@ -42,12 +43,12 @@ class LedgerBackend(PostgresBackend):
         if run is None:
             super().mark_as_done(task_id, result, request=request, store_result=store_result, state=state)
             return
-        kept = self._stored(task_id, result, state, None, request)
-        size, limit = len(kept.result or ""), self.app.settings.max_result
+        text = encoded(self.prepare_value(result))
+        size, limit = len(text), self.app.settings.max_result
         if size > limit:
             raise EncodeError(f"the result has {size} bytes, more than CHIFFON_MAX_RESULT ({limit})")
-        run.report.verdict = Completed(kept.result or "null")
-        run.report.children, run.report.meta = kept.children, kept.meta
+        run.report.verdict = Completed(text)
+        run.report.children = self._children(request)
         if request is not None and request.chord:
             self.on_chord_part_return(request, state, result)
 
@@ -97,13 +98,17 @@ class LedgerBackend(PostgresBackend):
         run = current()
         if run is None or not run.ending:
             return super().store_result(task_id, result, state, traceback=traceback, request=request, **options)
-        told = self.encode_result(result, state)
-        kept = self._stored(task_id, told, state, traceback, request)
         if task_id == run.task_id:
-            run.report.children, run.report.meta = kept.children, kept.meta
+            run.report.children = self._children(request)
         else:
-            run.report.side_results.append(kept)
+            told = self.encode_result(result, state)
+            run.report.side_results.append(self._stored(task_id, told, state, traceback, request))
         return result
+
+    def _children(self, request: Any) -> str:
+        """JSON text of the tasks that a run has called. (What else Celery keeps of it, its row in the ledger says.)"""
+        children = self.current_task_children(request)
+        return encoded(children) if children else "[]"
 
     def on_chord_part_return(self, request: Any, state: str, result: Any, **options: Any) -> None:
         """Count a part of a chord: in the settling commit if a run is ending."""

@@ -349,7 +349,6 @@ class ClaimedRequest(Request):
             verdict=verdict,
             ran_for=ran_for,
             children=report.children if report else None,
-            meta=report.meta if report else None,
             anew=anew,
             caught=report is not None and isinstance(verdict, Completed | Failed | TimedOut | DeadLettered),
             dead_letter=self._work_type is None or self._work_type.dead_letter,

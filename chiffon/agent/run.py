@@ -48,7 +48,7 @@ class Report:
     """What a run has to say, in one piece that can be sent between processes.
 
     ``shown``: the result's repr. ``anew``: what the task is to run next time, as a retry or a replacement says it.
-    ``children``, ``meta``: what Celery keeps beside a result, as JSON text.
+    ``children``: the tasks that it has called, as Celery keeps them beside a result, as JSON text.
     ``side_results``: results that the run decides for other tasks: the rest of a chain that will not run.
     ``deferred``: what the end sets off is not in here: a task of its own sees to it, once the end is settled.
     """
@@ -57,7 +57,6 @@ class Report:
     runtime: float | None = None
     shown: str | None = None
     children: str | None = None
-    meta: str | None = None
     anew: Draft | None = None
     drafts: list[Draft] = field(default_factory=list)
     side_results: list[StoredResult] = field(default_factory=list)

@@ -86,7 +86,7 @@ class Settler:
         if not isinstance(error, RefusedData):
             return []
         verdict = Failed(WorkError("RefusedData", f"the ledger cannot keep the result: {error}"[:1000], "chiffon"))
-        settlement = replace(finished.settlement, verdict=verdict, children=None, meta=None, anew=None, caught=False)
+        settlement = replace(finished.settlement, verdict=verdict, children=None, anew=None, caught=False)
         failed = replace(finished, settlement=settlement, report=Report(verdict=verdict))
         return [(finished, answer) for _, answer in halved([failed], self._together, self._impossible)]
 

@@ -7,7 +7,8 @@ from typing import Any
 
 from chiffon.domain.tasks import Acceptance, Accepted, Duplicate, IdTaken, KeyReused, NewTask
 from chiffon.domain.values import canonical
-from chiffon.ledger.connect import DURABLY, Cursor, LostRace
+from chiffon.ledger.connect import Cursor, LostRace
+from chiffon.ledger.planned import DURABLY, Planned
 
 # name: take keys  -- (free | expired) -> held by these tasks; no row back means that another task holds it
 # Sorted, so that two batches cannot wait for each other. A key that is seen to be held is not tried: trying locks it,
@@ -35,7 +36,9 @@ _KNOWN_IDS = "SELECT task_id, fingerprint FROM tasks WHERE task_id = ANY(%(task_
 
 # name: bear  -- (new) -> pending | scheduled; the first ring is leased in the same commit
 # The clock is read once: between two looks at it a task's time could come.
-_BEAR = f"""{DURABLY}
+_BEAR = Planned(
+    "bear",
+    """
 WITH moment AS MATERIALIZED (
   SELECT clock_timestamp() AS now
 ), asked AS (
@@ -63,7 +66,9 @@ WITH moment AS MATERIALIZED (
   SELECT task_id, 1, created_at, status, 'accepted' FROM born
 )
 SELECT task_id, status FROM born
-"""
+""",
+    before=(DURABLY,),
+)
 
 
 def accept(cursor: Cursor, tasks: Sequence[NewTask], *, lease: float) -> tuple[list[Acceptance], set[str]]:
@@ -87,7 +92,7 @@ def accept(cursor: Cursor, tasks: Sequence[NewTask], *, lease: float) -> tuple[l
     wanted = [task for task in fresh if task.task_id not in fates]
     pending: set[str] = set()
     if wanted:
-        cursor.execute(_BEAR, {"rows": canonical([_row(task) for task in wanted]), "lease": lease})
+        _BEAR.execute(cursor, {"rows": canonical([_row(task) for task in wanted]), "lease": lease})
         born = dict(cursor.fetchall())
         if len(born) < len(wanted):
             raise LostRace("one of the ids was taken in between")

@@ -7,7 +7,8 @@ from typing import Any
 
 from chiffon.domain.states import ENDS
 from chiffon.domain.tasks import Absent, Claim, Fate, HeldElsewhere, NotDue, Settled
-from chiffon.ledger.connect import DURABLY, Cursor
+from chiffon.ledger.connect import Cursor
+from chiffon.ledger.planned import DURABLY, Planned
 
 _CLAIM_COLUMNS = """t.task_id, t.execution, t.request_id, t.trace_id, t.work_type, t.queue, t.priority, t.parameters,
   t.arguments, t.canvas, t.fingerprint, t.timeout, t.soft_timeout, t.max_retries, t.retries, t.crashes, t.give_backs,
@@ -18,16 +19,20 @@ _AGE = "extract(epoch FROM clock_timestamp() - created_at)::float8"
 # The rows are locked in the order of their ids, so that agents who race for the same ones cannot deadlock; what a
 # racer took is re-read after its commit, and is then no longer ready. A claim uses up the rings so far: a confirm of
 # one that is written down only later must not make a task that came back look rung.
-_CLAIM = f"""{DURABLY}
+_CLAIM = Planned(
+    "claim",
+    f"""
 WITH offered AS (
-  SELECT * FROM unnest(%(task_ids)s::text[], %(tokens)s::uuid[]) AS o (task_id, token)
+  SELECT * FROM unnest(%(task_ids)s::text[], %(tokens)s::uuid[]) AS o (task_id, token) ORDER BY task_id
 ), ready AS (
-  SELECT t.task_id, o.token FROM tasks t JOIN offered o USING (task_id)
-   WHERE (t.status IN ('pending', 'queued') OR (t.status = 'retrying' AND t.run_at <= clock_timestamp()))
-     AND t.follows IS NULL
-     AND t.cancel_requested_at IS NULL
-     AND (t.expires_at IS NULL OR t.expires_at > clock_timestamp())
-   ORDER BY t.task_id FOR UPDATE OF t
+  SELECT t.task_id, o.token FROM offered o CROSS JOIN LATERAL (
+    SELECT task_id FROM tasks
+     WHERE task_id = o.task_id
+       AND (status IN ('pending', 'queued') OR (status = 'retrying' AND run_at <= clock_timestamp()))
+       AND follows IS NULL
+       AND cancel_requested_at IS NULL
+       AND (expires_at IS NULL OR expires_at > clock_timestamp())
+       FOR UPDATE) AS t
 ), claimed AS (
   UPDATE tasks t
      SET status = 'running', execution = t.execution + 1, attempts = t.attempts + 1, incarnation = %(incarnation)s,
@@ -43,7 +48,9 @@ WITH offered AS (
   SELECT task_id, history_no, 'running', execution, %(agent_id)s FROM claimed
 )
 SELECT {_CLAIM_COLUMNS.replace("t.", "")}, {_AGE} FROM claimed
-"""
+""",
+    before=(DURABLY,),
+)
 
 # name: why not  -- reads the state of what could not be claimed; a repeated claim finds its own by the token
 _WHY_NOT = f"""
@@ -97,7 +104,7 @@ def claim(cursor: Cursor, offers: Mapping[str, str], *, incarnation: int, agent_
         "incarnation": incarnation,
         "agent_id": agent_id,
     }
-    cursor.execute(_CLAIM, parameters)
+    _CLAIM.execute(cursor, parameters)
     fates: dict[str, Fate] = {row[0]: Claim(*row) for row in cursor.fetchall()}
     if len(fates) < len(offers):
         left = {task_id: token for task_id, token in offers.items() if task_id not in fates}

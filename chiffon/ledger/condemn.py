@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from chiffon.domain.verdicts import WorkError
-from chiffon.ledger.connect import DURABLY, Cursor
+from chiffon.ledger.connect import Cursor
 from chiffon.ledger.effects import TAIL, hold, wake
+from chiffon.ledger.planned import DURABLY, Planned
 from chiffon.ledger.settle import celery_error_sql, celery_state_sql, error_json
 
 # name: condemn  -- pending | queued | retrying -> dead_lettered
-_CONDEMN = f"""{DURABLY}
+_CONDEMN = Planned(
+    "condemn",
+    f"""
 WITH doomed AS (
   SELECT task_id FROM tasks WHERE task_id = %(task_id)s AND status IN ('pending', 'queued', 'retrying') FOR UPDATE
 ), ended AS (
@@ -19,10 +22,12 @@ WITH doomed AS (
   RETURNING t.task_id, t.request_id, t.trace_id, t.priority, t.canvas, true AS uncaught, t.status, t.execution,
             NULL::text AS agent_id, t.finished_at, t.history_no,
             t.error, t.error ->> 'message' AS detail, {celery_state_sql("'dead_lettered'")} AS celery_state,
-            {celery_error_sql("t.error")} AS result, NULL AS traceback, NULL::jsonb AS children, NULL::jsonb AS meta
+            {celery_error_sql("t.error")} AS result, NULL AS traceback, NULL::jsonb AS children
 ) {TAIL}
 SELECT task_id FROM ended
-"""
+""",
+    before=(DURABLY,),
+)
 
 # name: may wait  -- reads whether some agent may still come that knows the work type
 _MAY_WAIT = """
@@ -41,7 +46,7 @@ def condemn(cursor: Cursor, task_id: str, error: WorkError, *, owed: bool, ttl: 
     False: it is not waiting to be run.
     """
     hold(cursor, [task_id])
-    cursor.execute(_CONDEMN, {"task_id": task_id, "error": error_json(error), "owed": owed, "ttl": ttl})
+    _CONDEMN.execute(cursor, {"task_id": task_id, "error": error_json(error), "owed": owed, "ttl": ttl})
     if cursor.fetchone() is None:
         return False
     wake(cursor, [task_id])

@@ -21,17 +21,11 @@ from chiffon.ledger.patience import PATIENT
 Cursor: TypeAlias = Any  # psycopg2 has no types of its own
 """A psycopg2 cursor inside an open transaction: what every statement of this room takes."""
 
-DURABLY = """
-SELECT set_config('synchronous_commit', 'on', true)
- WHERE current_setting('synchronous_commit') NOT IN ('on', 'remote_apply');
-"""
-"""Goes before a statement whose commit is a promise (protocol rule 16), for a server's default may be less.
-
-For this transaction only, and with the statement itself: a session's setting is nobody's behind a pooler.
-"""
-
 _REFUSED_CLASSES = ("21", "22", "23", "54")
 """SQLSTATE classes that speak of the data and not of the server: the same statement will be refused again."""
+
+_OUTDATED = {"0A000", "26000"}
+"""SQLSTATEs of a planned statement whose result a migration has changed, or that its session was made to forget."""
 
 _AWAY = (psycopg2.OperationalError, psycopg2.InterfaceError)
 
@@ -43,21 +37,33 @@ _KEEPALIVE: dict[str, Any] = {
     "tcp_user_timeout": 10_000,  # milliseconds; what was sent and never answered is not the keepalives' business
 }
 
-_HELD_SESSION = {
+_SESSION = {
     "lock_timeout": "2s",
     "tcp_keepalives_idle": "5s",
     "tcp_keepalives_interval": "2s",
     "tcp_keepalives_count": "3",
     "tcp_user_timeout": "10s",
 }
-"""What the server is to do for a session that somebody holds for long.
+"""What the server is to do for every session.
 
 It drops the session soon after the client's host is gone: its own default would be two hours. Who holds a row for
 longer than two seconds holds up nobody else's: the statement is a LostRace.
 """
 
-_POOLED_SESSION = _HELD_SESSION | {"idle_in_transaction_session_timeout": "10s"}
+_POOLED_SESSION = _SESSION | {"idle_in_transaction_session_timeout": "10s"}
 """And for one that has short transactions only: a client that stopped in the middle of one does not keep its rows."""
+
+_HELD_SESSION = _SESSION | {
+    "plan_cache_mode": "force_generic_plan",
+    "enable_seqscan": "off",
+    "enable_hashjoin": "off",
+    "enable_mergejoin": "off",
+}
+"""And for one that somebody holds for long, and that plans its statements once (see `planned`).
+
+They look rows up, by their ids or in the small index that is made for them. A plan that was made while the tables were
+empty must not read them from end to end when they have grown.
+"""
 
 # name: set up  -- has the server treat this session so, until its end
 _SET_UP = """
@@ -177,6 +183,7 @@ def open_session(url: str, name: str) -> Any:
     with translated():
         connection = _connect_unshared({**arguments, **_KEEPALIVE, **PATIENT, "application_name": name[:63]})
         _set_up(connection, _SET_UP, _HELD_SESSION)
+    connection.planned = {}
     return connection
 
 
@@ -251,6 +258,8 @@ def translated() -> Iterator[None]:
             raise SchemaBehind(
                 f"the ledger's schema is behind ({_first_line(error)}): run `chiffon db upgrade`"
             ) from error
+        if state in _OUTDATED:
+            raise LedgerUnavailable(f"the session's plans are of use no longer: {_first_line(error)}") from error
         if isinstance(error, psycopg2.OperationalError | psycopg2.InterfaceError) or state.startswith(
             ("57", "08", "25")
         ):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from chiffon.domain.states import REPLAYABLE, WAITING
 from chiffon.domain.tasks import Ring
-from chiffon.ledger.connect import DURABLY, Cursor
+from chiffon.ledger.connect import Cursor
 from chiffon.ledger.effects import TAIL, hold, wake
+from chiffon.ledger.planned import DURABLY, Planned
 from chiffon.ledger.rings import RING_COLUMNS
 from chiffon.ledger.settle import celery_error_sql, celery_state_sql
 
@@ -13,7 +14,9 @@ _WAITING = ", ".join(f"'{state}'" for state in sorted(WAITING))
 _REPLAYABLE = ", ".join(f"'{state}'" for state in sorted(REPLAYABLE))
 
 # name: cancel waiting  -- scheduled | pending | queued | retrying -> cancelled
-_CANCEL_WAITING = f"""{DURABLY}
+_CANCEL_WAITING = Planned(
+    "cancel_waiting",
+    f"""
 WITH waiting AS (
   SELECT task_id FROM tasks WHERE task_id = %(task_id)s AND status IN ({_WAITING}) FOR UPDATE
 ), ended AS (
@@ -25,13 +28,17 @@ WITH waiting AS (
   RETURNING t.task_id, t.request_id, t.trace_id, t.priority, t.canvas, true AS uncaught, t.status, t.execution,
             NULL::text AS agent_id, t.finished_at, t.history_no,
             t.error, 'cancelled before it ran' AS detail, {celery_state_sql("'cancelled'")} AS celery_state,
-            {celery_error_sql("t.error")} AS result, NULL AS traceback, NULL::jsonb AS children, NULL::jsonb AS meta
+            {celery_error_sql("t.error")} AS result, NULL AS traceback, NULL::jsonb AS children
 ) {TAIL}
 SELECT task_id FROM ended
-"""
+""",
+    before=(DURABLY,),
+)
 
 # name: ask to stop  -- running: every statement that leaves `running` reads it
-_ASK_TO_STOP = f"""{DURABLY}
+_ASK_TO_STOP = Planned(
+    "ask_to_stop",
+    """
 WITH asked AS (
   UPDATE tasks SET cancel_requested_at = clock_timestamp(), history_no = history_no + 1
    WHERE task_id = %(task_id)s AND status = 'running' AND cancel_requested_at IS NULL
@@ -39,7 +46,9 @@ WITH asked AS (
 )
 INSERT INTO task_history (task_id, number, status, execution, agent_id, detail)
 SELECT task_id, history_no, 'running', execution, agent_id, 'asked to stop' FROM asked
-"""
+""",
+    before=(DURABLY,),
+)
 
 # name: status  -- reads where a task stands
 _STATUS = "SELECT status, cancel_requested_at IS NOT NULL FROM tasks WHERE task_id = %(task_id)s"
@@ -62,7 +71,9 @@ RETURNING request_id
 
 # name: replay  -- failed | cancelled | timed_out | expired | dead_lettered -> pending, counters anew
 # The execution number goes on: an old execution must never find its number again.
-_REPLAY = f"""{DURABLY}
+_REPLAY = Planned(
+    "replay",
+    f"""
 WITH again AS (
   UPDATE tasks t
      SET status = 'pending', ring_no = t.ring_no + 1,
@@ -79,13 +90,15 @@ WITH again AS (
   SELECT task_id, history_no, 'pending', 'replayed' FROM again
 )
 SELECT {RING_COLUMNS.replace("t.", "")} FROM again
-"""
+""",
+    before=(DURABLY,),
+)
 
 
 def cancel_waiting(cursor: Cursor, task_id: str, *, ttl: float) -> bool:
     """End a task that waits. False: it does not wait."""
     hold(cursor, [task_id])
-    cursor.execute(_CANCEL_WAITING, {"task_id": task_id, "ttl": ttl})
+    _CANCEL_WAITING.execute(cursor, {"task_id": task_id, "ttl": ttl})
     if cursor.fetchone() is None:
         return False
     wake(cursor, [task_id])
@@ -94,7 +107,7 @@ def cancel_waiting(cursor: Cursor, task_id: str, *, ttl: float) -> bool:
 
 def ask_to_stop(cursor: Cursor, task_id: str) -> bool:
     """Ask for a running task to be stopped. False: it does not run, or was asked before."""
-    cursor.execute(_ASK_TO_STOP, {"task_id": task_id})
+    _ASK_TO_STOP.execute(cursor, {"task_id": task_id})
     return bool(cursor.rowcount)
 
 
@@ -119,6 +132,6 @@ def take_key_again(cursor: Cursor, task_id: str) -> bool:
 
 def replay(cursor: Cursor, task_id: str, *, lease: float) -> Ring | None:
     """Open an ended task again, its first ring leased to the caller for ``lease`` seconds. None: it is no such end."""
-    cursor.execute(_REPLAY, {"task_id": task_id, "lease": lease})
+    _REPLAY.execute(cursor, {"task_id": task_id, "lease": lease})
     row = cursor.fetchone()
     return Ring(*row) if row else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from chiffon.domain.work import DEFAULT_QUEUE
 from chiffon.ledger.connect import Cursor
+from chiffon.ledger.planned import Planned
 
 AFTER_END = "chiffon.after_end"
 """The work type that sees to what an end sets off, where the end was not a run's own."""
@@ -35,7 +36,7 @@ def after_end(ends: str) -> str:
 
 
 # A CTE `ended (task_id, request_id, trace_id, priority, canvas, status, execution, agent_id, finished_at, history_no,
-# error, detail, result, celery_state, traceback, children, meta, uncaught)` goes before it; `uncaught`: what the end
+# error, detail, result, celery_state, traceback, children, uncaught)` goes before it; `uncaught`: what the end
 # sets off is not written down by who ends the task. Each step:
 # followed  pending, following -> the same end (protocol rule 21)
 # kept      the result, for whoever asks Celery's way
@@ -52,13 +53,13 @@ TAIL = """
   RETURNING f.task_id, f.trace_id, f.priority, f.canvas, f.status, f.finished_at, f.history_no, e.result,
             e.celery_state, e.traceback, e.task_id AS first
 ), kept AS (
-  INSERT INTO results (task_id, status, result, traceback, children, meta, date_done)
-  SELECT task_id, celery_state, result, traceback, children, meta, finished_at FROM ended
+  INSERT INTO results (task_id, status, result, traceback, children, date_done)
+  SELECT task_id, celery_state, result, traceback, children, finished_at FROM ended
   UNION ALL
-  SELECT task_id, celery_state, result, traceback, NULL, NULL, finished_at FROM followed
+  SELECT task_id, celery_state, result, traceback, NULL, finished_at FROM followed
   ON CONFLICT (task_id) DO UPDATE
      SET status = excluded.status, result = excluded.result, traceback = excluded.traceback,
-         children = excluded.children, meta = excluded.meta, date_done = excluded.date_done
+         children = excluded.children, meta = NULL, date_done = excluded.date_done
   RETURNING task_id
 ), freed AS (
   UPDATE request_keys k SET expires_at = clock_timestamp() + make_interval(secs => %(ttl)s)
@@ -93,12 +94,12 @@ def wake(cursor: Cursor, task_ids: list[str]) -> None:
 # name: hold  -- locks tasks that are about to end, or to be followed, in a statement of its own
 # A statement sees what was committed before it began. One that locks and ends at once would miss the follower that was
 # written down while it waited for the lock.
-HOLD = "SELECT FROM tasks WHERE task_id = ANY(%(task_ids)s) ORDER BY task_id FOR UPDATE"
+HELD = Planned("hold", "SELECT FROM tasks WHERE task_id = ANY(%(task_ids)s::text[]) ORDER BY task_id FOR UPDATE")
 
 
 def hold(cursor: Cursor, task_ids: list[str]) -> None:
     """Lock the tasks until the transaction ends; whatever is read after this is as new as the lock."""
-    cursor.execute(HOLD, {"task_ids": task_ids})
+    HELD.execute(cursor, {"task_ids": task_ids})
 
 
 # name: unhindered  -- locks the followers and the keys of tasks that are locked, as far as nobody else holds them;

@@ -84,6 +84,9 @@ class PatientCursor(psycopg2.extensions.cursor):  # type: ignore[misc]  # psycop
 class PatientConnection(psycopg2.extensions.connection):  # type: ignore[misc]  # psycopg2 has no types
     """A connection whose every wait has an end."""
 
+    planned: dict[str, float] | None = None
+    """The statements that its session has planned, and when; None: its session may be another's a moment later."""
+
     def commit(self) -> None:
         """As psycopg2's."""
         with patience.waiting(self):

@@ -25,6 +25,7 @@ _ENDS = ", ".join(f"'{state}'" for state in sorted(ENDS))
 class StoredResult:
     """A task's state and result in Celery's words. ``result``, ``children`` and ``meta`` are JSON text.
 
+    ``meta``: what else Celery keeps. A task of the ledger's own needs none to be stored, and is fetched with it.
     ``date_done`` is set by the ledger, and None as long as the state is no end.
     """
 
@@ -65,6 +66,18 @@ WITH kept AS (
 SELECT CASE WHEN status IN ({_FINAL}) THEN pg_notify('{CHANNEL}', task_id) END FROM kept
 """
 
+# What Celery keeps beside a result (`result_extended`), of a task of the ledger's own: its row says it all.
+_EXTENDED = """
+  jsonb_build_object('name', own.work_type, 'args', own.arguments, 'kwargs', own.parameters, 'worker', own.agent_id,
+                     'retries', own.retries, 'queue', own.queue)
+  || jsonb_strip_nulls(jsonb_build_object(
+       'group_id', own.canvas -> 'group', 'parent_id', own.canvas -> 'parent_id',
+       'group_index', own.canvas #> '{headers,group_index}',
+       'stamped_headers', own.canvas #> '{headers,stamped_headers}'))
+  || coalesce((SELECT jsonb_object_agg(key, value) FROM jsonb_each(own.canvas #> '{headers,stamps}')
+                WHERE own.canvas #> '{headers,stamped_headers}' ? key), '{}')
+"""
+
 # name: fetch  -- reads states and results; a task of the ledger's own that goes on speaks for itself
 # An ended one without a row has had its result forgotten: to Celery that is PENDING, as an unknown id is.
 _FETCH = f"""
@@ -74,11 +87,13 @@ SELECT w.task_id,
             WHEN t.status = 'retrying' AND t.error IS NOT NULL THEN {celery_error_sql("t.error")}
             WHEN t.status = 'running' THEN t.progress END ::text,
        CASE WHEN t.task_id IS NULL THEN r.traceback WHEN t.status = 'retrying' THEN t.error ->> 'traceback' END,
-       r.children::text, r.meta::text, CASE WHEN r.status IN ({_FINAL}) THEN r.date_done END
+       r.children::text, CASE WHEN own.task_id IS NULL THEN r.meta ELSE {_EXTENDED} END ::text,
+       CASE WHEN r.status IN ({_FINAL}) THEN r.date_done END
   FROM unnest(%(task_ids)s::text[]) AS w (task_id)
   LEFT JOIN results r ON r.task_id = w.task_id
   LEFT JOIN tasks t ON t.task_id = w.task_id AND t.status NOT IN ({_ENDS})
         AND (r.task_id IS NULL OR r.status NOT IN ({_FINAL}) AND t.status <> 'running')
+  LEFT JOIN tasks own ON own.task_id = r.task_id AND r.meta IS NULL
  WHERE r.task_id IS NOT NULL OR t.task_id IS NOT NULL
 """
 

@@ -22,8 +22,9 @@ from chiffon.domain.verdicts import (
     Verdict,
     WorkError,
 )
-from chiffon.ledger.connect import DURABLY, Cursor
-from chiffon.ledger.effects import HOLD, TAIL, WOKEN
+from chiffon.ledger.connect import Cursor
+from chiffon.ledger.effects import HELD, TAIL, WOKEN
+from chiffon.ledger.planned import DURABLY, ONE_BY_ONE, Planned
 
 
 @dataclass(frozen=True)
@@ -31,8 +32,8 @@ class Settlement:
     """One execution's verdict. ``ran_for``: seconds since it started, None if it never did.
 
     ``anew``: what is to run next time in the place of the same, if that is not the same (a work type's name,
-    arguments, parameters, canvas and queue, as JSON text). ``children`` and ``meta`` are what Celery keeps beside a
-    result, as JSON text. ``caught``: whether the caller writes down, in the same transaction, what the end
+    arguments, parameters, canvas and queue, as JSON text). ``children`` is what Celery keeps beside a result, as JSON
+    text. ``caught``: whether the caller writes down, in the same transaction, what the end
     sets off. ``dead_letter``: whether the message of a failure belongs in ``dlx_queue``.
     """
 
@@ -41,7 +42,6 @@ class Settlement:
     verdict: Verdict
     ran_for: float | None = None
     children: str | None = None
-    meta: str | None = None
     anew: str | None = None
     caught: bool = False
     dead_letter: bool = True
@@ -78,23 +78,25 @@ _ENDS = ", ".join(f"'{state}'" for state in sorted(ENDS))
 # name: settle  -- running -> an end | retrying | pending, only for the execution that holds the claim
 # A cancel that was asked for takes the place of a failure and of every way back to work; a result wins.
 # The last crash that is allowed takes the place of another run.
-_SETTLE = f"""{HOLD};
-{DURABLY}
+_SETTLE = Planned(
+    "settle",
+    f"""
 WITH verdicts AS (
   SELECT * FROM unnest(%(task_ids)s::text[], %(executions)s::int[], %(goals)s::text[], %(outcomes)s::text[],
                        %(results)s::text[], %(errors)s::text[], %(ran_for)s::float8[], %(after)s::float8[],
-                       %(withdrawn)s::bool[], %(dead_letters)s::bool[], %(children)s::text[], %(metas)s::text[],
-                       %(anew)s::jsonb[], %(caught)s::bool[])
-    AS v (task_id, execution, goal, outcome, result, error, ran_for, after, withdrawn, dead_letter, children, meta,
-          anew, caught)
+                       %(withdrawn)s::bool[], %(dead_letters)s::bool[], %(children)s::text[], %(anew)s::jsonb[],
+                       %(caught)s::bool[])
+    AS v (task_id, execution, goal, outcome, result, error, ran_for, after, withdrawn, dead_letter, children, anew,
+          caught)
 ), held AS (
   SELECT v.*, v.outcome = 'crashed' AS crashed, make_interval(secs => least(v.after, {LONGEST_WAIT})) AS wait,
          CASE WHEN t.cancel_requested_at IS NOT NULL AND v.goal IN ('retrying', 'pending', 'failed') THEN 'cancelled'
               WHEN v.outcome = 'crashed' AND t.crashes + 1 >= %(max_crashes)s THEN 'dead_lettered'
               ELSE v.goal END AS status
-    FROM tasks t JOIN verdicts v USING (task_id)
-   WHERE t.execution = v.execution AND t.status = 'running'
-   ORDER BY t.task_id FOR UPDATE OF t
+    FROM verdicts v CROSS JOIN LATERAL (
+      SELECT status, cancel_requested_at, crashes FROM tasks
+       WHERE task_id = v.task_id AND execution = v.execution {ONE_BY_ONE}) AS t
+   WHERE t.status = 'running'
 ), moved AS (
   UPDATE tasks t
      SET status = h.status, incarnation = NULL, claim_token = NULL, history_no = t.history_no + 1,
@@ -115,7 +117,7 @@ WITH verdicts AS (
     FROM held h WHERE t.task_id = h.task_id
   RETURNING t.task_id, t.request_id, t.trace_id, t.priority, t.canvas, t.execution, t.agent_id, t.status,
             t.history_no, t.started_at, t.finished_at, t.dead_letter_owed, t.error, h.caught,
-            h.outcome, h.withdrawn, h.result, h.children, h.meta
+            h.outcome, h.withdrawn, h.result, h.children
 ), logged AS (
   UPDATE executions e
      SET started_at = m.started_at, finished_at = clock_timestamp(), outcome = m.outcome, error = m.error
@@ -131,11 +133,13 @@ WITH verdicts AS (
          finished_at, history_no, error,
          error ->> 'message' AS detail, {celery_state_sql("status")} AS celery_state,
          CASE WHEN status = 'completed' THEN result::jsonb ELSE {celery_error_sql("error")} END AS result,
-         error ->> 'traceback' AS traceback, children::jsonb AS children, meta::jsonb AS meta
+         error ->> 'traceback' AS traceback, children::jsonb AS children
     FROM moved WHERE finished_at IS NOT NULL
 ) {TAIL}
 SELECT task_id, execution, status, dead_letter_owed, {WOKEN} FROM moved
-"""
+""",
+    before=(HELD, DURABLY),
+)
 
 # name: already settled  -- reads which executions an earlier, unanswered settlement had closed
 _ALREADY = """
@@ -164,7 +168,7 @@ def settle(
     Returns:
         By (task id, execution) what became of it. Repeating a settlement whose answer was lost is a success.
     """
-    cursor.execute(_SETTLE, {**_columns(settlements), "ttl": ttl, "max_crashes": max_crashes})
+    _SETTLE.execute(cursor, {**_columns(settlements), "ttl": ttl, "max_crashes": max_crashes})
     found: dict[tuple[str, int], Recorded | Fenced] = {
         (task_id, execution): Recorded(status, owed, fresh=True)
         for task_id, execution, status, owed, _ in cursor.fetchall()
@@ -229,7 +233,6 @@ def _columns(settlements: Sequence[Settlement]) -> dict[str, list[Any]]:
         "withdrawn": [p.withdrawn for p in plans],
         "dead_letters": [s.dead_letter for s in settlements],
         "children": [s.children for s in settlements],
-        "metas": [s.meta for s in settlements],
         "anew": [s.anew for s in settlements],
         "caught": [s.caught for s in settlements],
     }

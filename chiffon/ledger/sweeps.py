@@ -7,8 +7,9 @@ from datetime import datetime
 from typing import NamedTuple
 
 from chiffon.domain.tasks import Ring
-from chiffon.ledger.connect import DURABLY, Cursor
+from chiffon.ledger.connect import Cursor
 from chiffon.ledger.effects import TAIL, unhindered, wake
+from chiffon.ledger.planned import DURABLY, Planned
 from chiffon.ledger.settle import celery_error_sql, celery_state_sql
 
 LOCK_CLASS = 0x4348_4946
@@ -44,7 +45,9 @@ SELECT task_id FROM tasks
 """
 
 # name: expire  -- scheduled | pending | queued | retrying -> expired, when nobody wants it any more
-_EXPIRE = f"""{DURABLY}
+_EXPIRE = Planned(
+    "expire",
+    f"""
 WITH late AS (
   SELECT task_id FROM tasks WHERE task_id = ANY(%(task_ids)s)
 ), ended AS (
@@ -55,10 +58,12 @@ WITH late AS (
   RETURNING t.task_id, t.request_id, t.trace_id, t.priority, t.canvas, true AS uncaught, t.status, t.execution,
             NULL::text AS agent_id, t.finished_at, t.history_no,
             t.error, 'not started in time' AS detail, {celery_state_sql("'expired'")} AS celery_state,
-            {celery_error_sql("t.error")} AS result, NULL AS traceback, NULL::jsonb AS children, NULL::jsonb AS meta
+            {celery_error_sql("t.error")} AS result, NULL AS traceback, NULL::jsonb AS children
 ) {TAIL}
 SELECT task_id FROM ended
-"""
+""",
+    before=(DURABLY,),
+)
 
 # name: unlocked  -- reads which incarnations hold running tasks while nobody holds their lock
 _UNLOCKED = """
@@ -75,7 +80,9 @@ _TRY_LOCK = "SELECT pg_try_advisory_xact_lock(%(class)s, %(incarnation)s)"
 
 # name: take over  -- running -> pending | cancelled | dead_lettered, for the tasks of a dead incarnation
 # Only what had started is charged with the death.
-_TAKE_OVER = f"""{DURABLY}
+_TAKE_OVER = Planned(
+    "take_over",
+    f"""
 WITH orphans AS (
   SELECT task_id,
          CASE WHEN cancel_requested_at IS NOT NULL THEN 'cancelled'
@@ -106,11 +113,13 @@ WITH orphans AS (
   SELECT task_id, request_id, trace_id, priority, canvas, true AS uncaught, status, execution, agent_id, finished_at,
          history_no, error,
          error ->> 'message' AS detail, {celery_state_sql("status")} AS celery_state,
-         {celery_error_sql("error")} AS result, NULL AS traceback, NULL::jsonb AS children, NULL::jsonb AS meta
+         {celery_error_sql("error")} AS result, NULL AS traceback, NULL::jsonb AS children
     FROM moved WHERE finished_at IS NOT NULL
 ) {TAIL}
 SELECT task_id, request_id, trace_id, finished_at IS NOT NULL FROM moved
-"""
+""",
+    before=(DURABLY,),
+)
 
 # name: debts  -- leases the dead letters owed for longer than their holders need to pay them
 _DEBTS = """
@@ -217,7 +226,7 @@ def expire(cursor: Cursor, *, limit: int, ttl: float) -> list[str]:
     late = unhindered(cursor, [task_id for (task_id,) in cursor.fetchall()])
     if not late:
         return []
-    cursor.execute(_EXPIRE, {"task_ids": late, "ttl": ttl})
+    _EXPIRE.execute(cursor, {"task_ids": late, "ttl": ttl})
     task_ids = [task_id for (task_id,) in cursor.fetchall()]
     wake(cursor, task_ids)
     return task_ids
@@ -242,7 +251,7 @@ def take_over(cursor: Cursor, incarnation: int, *, ttl: float, max_deaths: int) 
     orphans = unhindered(cursor, [task_id for (task_id,) in cursor.fetchall()])
     if not orphans:
         return []
-    cursor.execute(_TAKE_OVER, {"task_ids": orphans, "incarnation": incarnation, "ttl": ttl, "max_deaths": max_deaths})
+    _TAKE_OVER.execute(cursor, {"task_ids": orphans, "incarnation": incarnation, "ttl": ttl, "max_deaths": max_deaths})
     rows = cursor.fetchall()
     wake(cursor, [task_id for task_id, *_, is_end in rows if is_end])
     return [Freed(*ids) for *ids, _ in rows]

@@ -37,8 +37,8 @@ MUTATIONS = (
     Mutation(
         "the fencing guard",
         "chiffon/ledger/settle.py",
-        "WHERE t.execution = v.execution AND t.status = 'running'",
-        "WHERE t.status = 'running'",
+        "WHERE task_id = v.task_id AND execution = v.execution {ONE_BY_ONE}",
+        "WHERE task_id = v.task_id {ONE_BY_ONE}",
         ("tests/integration/test_ledger_settle.py::test_an_old_execution_cannot_settle",),
     ),
     Mutation(

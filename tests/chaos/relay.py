@@ -23,15 +23,15 @@ PUBLISH = b"\x00\x3c\x00\x28"
 """AMQP's method `basic.publish`: class 60, method 40."""
 
 STATEMENTS = {
-    "accept": b"jsonb_to_recordset",
-    "claim": b"WITH offered AS",
-    "settle": b"WITH verdicts AS",
+    "accept": b"/* bear */",
+    "claim": b"/* claim */",
+    "settle": b"/* settle */",
     "ring": b"WITH rung AS",
     "lease": b"WHERE status = 'pending' AND next_ring_at <= clock_timestamp()",
     "debts": b"SET debt_leased_until =",
     "cancel": b"cancel_requested_at = clock_timestamp()",
     "replay": b"'replayed' FROM again",
-    "takeover": b"WITH orphans AS",
+    "takeover": b"/* take_over */",
     "register": b"INSERT INTO agents",
     "rejoin": b"SET backend_pid = pg_backend_pid()",
     "any": b"",

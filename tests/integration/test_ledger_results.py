@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from chiffon.domain.states import CELERY_STATES, ENDS, State
-from chiffon.domain.verdicts import RetryLater
+from chiffon.domain.verdicts import Completed, RetryLater
 from chiffon.ledger import expiry, groups, results
 from chiffon.ledger.results import Part, StoredResult
 from tests.bench import Bench
@@ -94,6 +94,32 @@ def test_a_success_stays_and_an_end_is_only_followed_by_an_end(bench: Bench, kep
 def test_a_task_of_the_ledgers_own_is_known_by_its_row_until_it_has_a_result(bench: Bench) -> None:
     tasks = bench.in_every_state()
     assert {s: state(bench, task_id) for s, task_id in tasks.items()} == dict(CELERY_STATES)
+
+
+def test_what_celery_keeps_beside_a_result_is_read_from_the_task(bench: Bench) -> None:
+    canvas = {
+        "group": "g",
+        "parent_id": "p",
+        "headers": {"group_index": 2, "stamped_headers": ["shop"], "stamps": {"shop": ["a"], "other": ["b"]}},
+    }
+    task_id = bench.born(canvas=canvas, arguments=[1, None], parameters={"a": None})
+    bench.settle(bench.claimed(task_id, by=bench.agent("celery@shop")), Completed("1"))
+    found = fetch(bench, task_id)
+    assert found is not None
+    assert found.meta is not None
+    assert json.loads(found.meta) == {
+        "name": "echo",
+        "args": [1, None],
+        "kwargs": {"a": None},
+        "worker": "celery@shop",
+        "retries": 0,
+        "queue": "work_queue",
+        "group_id": "g",
+        "parent_id": "p",
+        "group_index": 2,
+        "stamped_headers": ["shop"],
+        "shop": ["a"],
+    }
 
 
 def test_an_end_whose_result_was_forgotten_is_unknown_to_celery(bench: Bench) -> None:

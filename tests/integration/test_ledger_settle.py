@@ -216,8 +216,8 @@ def test_a_run_whose_start_was_not_marked_has_started_when_it_says(bench: Bench)
 
 def test_what_celery_keeps_beside_a_result_is_kept(bench: Bench) -> None:
     claim = bench.claimed()
-    bench.settle(claim, Completed("1"), children='[[["child", null], null]]', meta='{"group_id": "g"}')
-    assert bench.sql("SELECT children, meta FROM results") == [([[["child", None], None]], {"group_id": "g"})]
+    bench.settle(claim, Completed("1"), children='[[["child", null], null]]')
+    assert bench.sql("SELECT children, meta FROM results") == [([[["child", None], None]], None)]
 
 
 def test_an_exception_is_kept_so_that_celerys_clients_can_build_it_again(bench: Bench) -> None:

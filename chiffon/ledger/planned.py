@@ -1,0 +1,101 @@
+"""Statements that a session of one's own plans once: to plan the longest takes longer than to run it for ten rows."""
+
+from __future__ import annotations
+
+import math
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from chiffon.ledger.connect import Cursor
+
+GOOD_FOR = 10.0
+"""Seconds for which a plan is good. Tables grow, and Postgres itself looks at that about once a minute."""
+
+_PARAMETER = re.compile(r"%\((\w+)\)s(::[\w\[\]]+)?")
+
+
+class _Numbers(dict[str, str]):
+    """Gives each name that it is asked for the next number, as PREPARE wants its parameters."""
+
+    def __missing__(self, name: str) -> str:
+        self[name] = f"${len(self) + 1}"
+        return self[name]
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A statement, with parameters as psycopg2 writes them (``%(name)s``).
+
+    ``name``: what its session calls it, and how it shows in ``pg_stat_activity``. ``before``: statements that go before
+    it, in the same round trip. All parameters must have a type that Postgres can tell from the statement itself.
+    """
+
+    name: str
+    text: str
+    before: tuple[Planned, ...] = ()
+
+    def execute(self, cursor: Cursor, values: Mapping[str, Any]) -> None:
+        """Run it; the rows are those of the statement itself.
+
+        Behind a pooler nothing can be planned: there the session is somebody else's a moment later.
+        """
+        planned: dict[str, float] | None = getattr(cursor.connection, "planned", None)
+        if planned is None:
+            cursor.execute(self.whole, values)
+            return
+        for part in (*self.before, self):
+            part._plan(cursor, planned)
+        cursor.execute(self._calls, values)
+
+    def _plan(self, cursor: Cursor, planned: dict[str, float]) -> None:
+        """``planned``: by name, when each was planned."""
+        now = time.monotonic()
+        if now - planned.get(self.name, -math.inf) < GOOD_FOR:
+            return
+        outdated = f"DEALLOCATE chiffon_{self.name}; " if self.name in planned else ""
+        cursor.execute(outdated + self._prepare)
+        planned[self.name] = now
+
+    @cached_property
+    def whole(self) -> str:
+        """The statement and what goes before it, as one text."""
+        return ";\n".join([*(part.text for part in self.before), f"{self.mark} {self.text}"])
+
+    @property
+    def mark(self) -> str:
+        """What stands before it, wherever it is run."""
+        return f"/* {self.name} */"
+
+    @cached_property
+    def _calls(self) -> str:
+        return "; ".join([*(part._call for part in self.before), f"{self.mark} {self._call}"])
+
+    @property
+    def _prepare(self) -> str:
+        return f"PREPARE chiffon_{self.name} AS {self.text % _Numbers()}"
+
+    @property
+    def _call(self) -> str:
+        # Each with the type that the statement gives it: what EXECUTE is called with is not converted to it.
+        first: dict[str, str] = {}
+        for name, cast in _PARAMETER.findall(self.text):
+            first.setdefault(name, f"%({name})s{cast}")
+        return f"EXECUTE chiffon_{self.name}" + (f" ({', '.join(first.values())})" if first else "")
+
+
+ONE_BY_ONE = "OFFSET 0"
+"""Ends a LATERAL subquery that looks one row up: as it stands, and not by way of whatever index seems small today."""
+
+DURABLY = Planned(
+    "durably",
+    "SELECT set_config('synchronous_commit', 'on', true)"
+    " WHERE current_setting('synchronous_commit') NOT IN ('on', 'remote_apply')",
+)
+"""Goes before a statement whose commit is a promise (protocol rule 16), for a server's default may be less.
+
+For this transaction only, and with the statement itself: a session's setting is nobody's behind a pooler.
+"""
