@@ -12,6 +12,7 @@ from functools import cache
 from typing import Any, TextIO
 
 import structlog
+from structlog.contextvars import bind_contextvars, reset_contextvars
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 from chiffon.config import Settings
@@ -57,8 +58,11 @@ def configure(settings: Settings, *, level: str | int | None = None, stream: Tex
 def about(*, task_id: str | None = None, request_id: str | None = None, trace_id: str | None = None) -> Iterator[None]:
     """Whatever is logged in here, by this thread, is about this task. None leaves an id as it was."""
     ids = {"task_id": task_id, "request_id": request_id, "trace_id": trace_id}
-    with structlog.contextvars.bound_contextvars(**{name: value for name, value in ids.items() if value is not None}):
+    bound = bind_contextvars(**{name: value for name, value in ids.items() if value is not None})
+    try:
         yield
+    finally:
+        reset_contextvars(**bound)
 
 
 def redacted_repr(value: object, settings: Settings, *, limit: int = 1024) -> str:
@@ -83,6 +87,8 @@ class Scrubber:
 
     def text(self, text: str) -> str:
         """``text`` without the passwords of URLs, and without what stands behind a secret name and ``:`` or ``=``."""
+        if ":" not in text and "=" not in text:
+            return text
         text = _without_passwords(text)
         return self._named.sub(rf"\1{HIDDEN}", text) if self._named else text
 

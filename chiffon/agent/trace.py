@@ -9,6 +9,7 @@ from functools import cache
 from typing import Any
 
 from celery import current_app, states
+from celery.app.task import Context
 from celery.app.trace import trace_task
 
 from chiffon.agent.run import Report, Run, running
@@ -16,6 +17,9 @@ from chiffon.agent.slate import slates
 from chiffon.config import settings
 from chiffon.domain.verdicts import Completed, DeadLettered, GivenBack, Replaced, Verdict, WorkError
 from chiffon.logs import Scrubber, about
+
+_CELERYS = frozenset(vars(Context)) | {"lang", "task", "argsrepr", "kwargsrepr", "compression"}
+"""The headers that are Celery's own. Left to itself, it makes this set anew for each task."""
 
 
 def do_work(
@@ -34,7 +38,8 @@ def do_work(
         What the main process is to write down.
     """
     arguments, parameters, embed = body
-    request.update(args=arguments, kwargs=parameters, hostname=socket.gethostname(), is_eager=False, **embed)
+    own = {header: request[header] for header in request.keys() - _CELERYS}
+    request.update(args=arguments, kwargs=parameters, headers=own, hostname=_hostname(), is_eager=False, **embed)
     run = Run(task_id=task_id, **facts)
     began = time.monotonic()
     with running(run), about(task_id=task_id, request_id=run.request_id, trace_id=run.trace_id):
@@ -66,6 +71,11 @@ def do_several(number: int, jobs: Sequence[tuple[Any, ...]]) -> tuple[int, Repor
         if not slate.end(place, report):
             return place, report
     return len(jobs), None
+
+
+@cache
+def _hostname() -> str:
+    return socket.gethostname()
 
 
 @cache
