@@ -22,6 +22,7 @@ from chiffon.agent.killing import finish_writes, notice_the_dead
 from chiffon.agent.life import Identity, Life
 from chiffon.agent.line import Line
 from chiffon.agent.mailbox import Mailbox
+from chiffon.agent.outbox import Outbox
 from chiffon.agent.pace import Pace
 from chiffon.agent.reading import Doorbell, Reader, Unrunnable
 from chiffon.agent.runs import Runs
@@ -68,14 +69,22 @@ class LedgerConsumer(Consumer):
         self._pace = Pace(settings.work_ahead if has_processes else 0.0)
         self._reader = Reader(registry, self.app.tasks, settings.max_message)
         self._mailbox = Mailbox()
+        self._outbox = Outbox(self)
         hearing = Hearing()
         self._traffic = Traffic(self._consumed, self._room, settings.lost_after, lambda: hearing.asked_at)
         self._intake = Intake(self, self._room, self._pace, self._traffic, hearing, ack_after=settings.ack_after)
         self._ringer = Ringer(settings, ledger, registry.queues, name=f"ringer {self.hostname}")
-        self._sweeper = Sweeper(settings, self._ringer, name=self.hostname, suspicions=self._traffic.suspicions)
+        life = Life(settings.direct_url, identity)
+        self._sweeper = Sweeper(
+            settings,
+            self._ringer,
+            name=self.hostname,
+            suspicions=self._traffic.suspicions,
+            mine=lambda: life.incarnation,
+        )
         self._clerk = Clerk(
             settings,
-            Life(settings.direct_url, identity),
+            life,
             self._reader,
             self._ringer,
             self._mailbox,
@@ -160,6 +169,10 @@ class LedgerConsumer(Consumer):
         """Without confirms: the event loop would wait for every one of them, under an alarm without end."""
         return {**self.app.conf.broker_transport_options, "confirm_publish": False}
 
+    def on_send_event_buffered(self) -> None:
+        """An event has been put by. (Celery would send it with the next turn of the loop: each in a message.)"""
+        self._outbox.put_by()
+
     def on_close(self) -> None:
         """The connection is gone, and what it brought will come again. What was claimed goes on: the ledger has it.
 
@@ -189,6 +202,7 @@ class LedgerConsumer(Consumer):
         if not self._clerk.stop(max(FLUSH_PATIENCE, self.app.settings.drain_seconds)):
             log.error("ended_with_unwritten_results", held=len(self._runs))
         self._mailbox.open()
+        self._outbox.send()
         self._ringer.stop()
         super().shutdown()
 
