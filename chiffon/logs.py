@@ -16,7 +16,7 @@ from structlog.contextvars import bind_contextvars, reset_contextvars
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 from chiffon.config import Settings
-from chiffon.domain.redaction import HIDDEN, redact
+from chiffon.domain.redaction import HIDDEN, is_secret
 
 _BROKER_OR_LEDGER = re.compile(r"(amqps?|postgres(ql)?(\+\w+)?)$", re.IGNORECASE)
 _URL = re.compile(r"""[^\s"'<>]*""")
@@ -83,7 +83,18 @@ class Scrubber:
 
     def value(self, value: object) -> Any:
         """A copy that JSON can say, without the values of secret members and without the passwords of URLs."""
-        return self._plain(redact(value, self._secret))
+        if isinstance(value, str):
+            return self.text(value)
+        if isinstance(value, Mapping):
+            return {self.text(str(name)): self._member(str(name), member) for name, member in value.items()}
+        if isinstance(value, list | tuple | set | frozenset):
+            return [self.value(member) for member in value]
+        if value is None or isinstance(value, bool | int) or (isinstance(value, float) and math.isfinite(value)):
+            return value
+        return self.text(repr(value))
+
+    def _member(self, name: str, value: object) -> Any:
+        return HIDDEN if is_secret(name, self._secret) else self.value(value)
 
     def text(self, text: str) -> str:
         """``text`` without the passwords of URLs, and without what stands behind a secret name and ``:`` or ``=``."""
@@ -91,17 +102,6 @@ class Scrubber:
             return text
         text = _without_passwords(text)
         return self._named.sub(rf"\1{HIDDEN}", text) if self._named else text
-
-    def _plain(self, value: object) -> Any:
-        if isinstance(value, str):
-            return self.text(value)
-        if isinstance(value, Mapping):
-            return {self.text(str(name)): self._plain(member) for name, member in value.items()}
-        if isinstance(value, list | tuple | set | frozenset):
-            return [self._plain(member) for member in value]
-        if value is None or isinstance(value, bool | int) or (isinstance(value, float) and math.isfinite(value)):
-            return value
-        return self.text(repr(value))
 
 
 @cache

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from chiffon.agent.reading import Direct, Doorbell
@@ -11,6 +12,17 @@ from chiffon.agent.run import Report
 from chiffon.domain.errors import ChiffonError
 from chiffon.domain.tasks import Claim, Fate, NewTask
 from chiffon.ledger.settle import Fenced, Recorded, Settlement
+
+
+def _tokens_of_process() -> Iterator[str]:
+    """UUIDs without an end. To draw each by itself would ask the kernel for every one."""
+    drawn = str(uuid.uuid4())
+    begin, first = drawn[:24], int(drawn[24:], 16)
+    for number in itertools.count(first):
+        yield f"{begin}{number % 2**48:012x}"
+
+
+_tokens = _tokens_of_process()
 
 
 class Refused(ChiffonError):
@@ -30,7 +42,7 @@ class Offer:
 
     what: Doorbell | Direct
     reply: Callable[[Fate | Hopeless | Refused], None]
-    token: str = field(default_factory=lambda: str(uuid.uuid4()))
+    token: str = field(default_factory=lambda: next(_tokens))
 
     @property
     def task_id(self) -> str:

@@ -20,8 +20,6 @@ def tell_received(request: Any, eventer: Any) -> None:
             root_id=request.root_id,
             parent_id=request.parent_id,
             retries=request.claim.retries,
-            eta=None,
-            expires=None,
         )
 
 

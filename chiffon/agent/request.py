@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import random
 import signal
@@ -397,7 +398,8 @@ class ClaimedRequest(Request):
         else:
             self._delivery.acknowledge()
         status = answer.status if isinstance(answer, Recorded) else "fenced"
-        self.log.info("task_settled", work_type=self.name, status=status, execution=self.claim.execution)
+        if logging.getLogger(__name__).isEnabledFor(logging.INFO):  # to name the task costs more than to ask
+            self.log.info("task_settled", work_type=self.name, status=status, execution=self.claim.execution)
         events.tell_ended(self, verdict, shown=self._shown_result, runtime=self._runtime)
 
 

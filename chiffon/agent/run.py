@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from chiffon.domain.verdicts import Verdict
+from chiffon.domain.verdicts import Completed, Verdict
 from chiffon.ledger.results import StoredResult
 
 
@@ -63,10 +63,21 @@ class Report:
     chord_parts: list[ChordPart] = field(default_factory=list)
     deferred: bool = False
 
+    def __reduce_ex__(self, protocol: Any) -> str | tuple[Any, ...]:
+        # Most runs come to a result and set nothing off: their reports are by far the most that is sent.
+        if isinstance(self.verdict, Completed) and not self.sets_off and self.anew is None and not self.deferred:
+            return _plain, (self.verdict.result, self.runtime, self.shown, self.children)
+        return super().__reduce_ex__(protocol)
+
     @property
     def sets_off(self) -> bool:
         """Whether anything is to be written down beside the end itself."""
         return bool(self.drafts or self.side_results or self.chord_parts)
+
+
+def _plain(result: str, runtime: float | None, shown: str | None, children: str | None) -> Report:
+    """The report of a run that only came to a result."""
+    return Report(Completed(result), runtime, shown, children)
 
 
 @dataclass

@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -243,4 +242,4 @@ class Runs:
 
 def _revived(claim: Claim) -> Claim:
     """The claim of an ordinary Celery task, with what its client had marked as a date, a UUID or the like made one."""
-    return replace(claim, arguments=revived(claim.arguments), parameters=revived(claim.parameters))
+    return claim._replace(arguments=revived(claim.arguments), parameters=revived(claim.parameters))

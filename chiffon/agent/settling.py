@@ -107,4 +107,4 @@ class Settler:
 def _settlement(finished: Finished) -> Settlement:
     """What is settled; what its end sets off is nobody's yet where the run has deferred it."""
     settlement = finished.settlement
-    return replace(settlement, caught=settlement.caught and not finished.report.deferred)
+    return replace(settlement, caught=False) if finished.report.deferred else settlement

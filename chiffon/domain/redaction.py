@@ -18,7 +18,7 @@ def redact(value: Any, secret: Iterable[str]) -> Any:
 
     def walk(item: Any) -> Any:
         if isinstance(item, dict):
-            return {k: HIDDEN if _is_secret(str(k), words) else walk(v) for k, v in item.items()}
+            return {k: HIDDEN if is_secret(str(k), words) else walk(v) for k, v in item.items()}
         if isinstance(item, list | tuple):
             return [walk(child) for child in item]
         return item
@@ -26,7 +26,8 @@ def redact(value: Any, secret: Iterable[str]) -> Any:
     return walk(value)
 
 
-def _is_secret(name: str, words: tuple[str, ...]) -> bool:
+def is_secret(name: str, words: tuple[str, ...]) -> bool:
+    """Whether what has this name is to be hidden; ``words``: as ``secret``."""
     return (_is_named_so if len(name) <= _USUAL else _is_named_so.__wrapped__)(name, words)
 
 

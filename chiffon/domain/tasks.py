@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from chiffon.domain.work import DEFAULT_QUEUE
 
@@ -88,8 +88,7 @@ class Ring:
     retries: int
 
 
-@dataclass(frozen=True)
-class Claim:
+class Claim(NamedTuple):
     """A task that this agent may run now. ``execution`` is the fencing token; durations are seconds."""
 
     task_id: str

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import uuid
-from dataclasses import asdict
 
 import pytest
 
@@ -27,7 +26,7 @@ def test_a_claim_is_everything_that_a_run_needs(bench: Bench) -> None:
         max_retries=4,
     )
     bench.accept(task)
-    found = asdict(bench.claimed(task.task_id))
+    found = bench.claimed(task.task_id)._asdict()
     for name in ("task_id", "request_id", "trace_id", "work_type", "queue", "priority", "parameters", "arguments"):
         assert found[name] == getattr(task, name)
     for name in ("canvas", "fingerprint", "timeout", "soft_timeout", "max_retries", "origin"):
