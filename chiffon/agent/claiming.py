@@ -43,8 +43,9 @@ class Claimer:
         incarnation = self._life.incarnation
         if incarnation is None:
             raise LedgerUnavailable("the agent is not registered yet")
-        is_one_statement = all(isinstance(offer.what, Doorbell) for offer in batch)
-        with self._life.statements() if is_one_statement else self._life.transaction() as cursor:
+        if all(_is_plain(offer.what) for offer in batch):
+            return self._in_one_statement(batch, incarnation)
+        with self._life.transaction() as cursor:
             refused, rings = continuations.bear(cursor, [offer.what for offer in batch], self._settings)
             wanted = {o.task_id: o.token for o in batch if o.task_id not in refused and o.task_id not in rings}
             fates = claims.claim(cursor, wanted, incarnation=incarnation, agent_id=self._life.identity.agent_id)
@@ -56,12 +57,34 @@ class Claimer:
         answers |= {task_id: Refused(why) for task_id, why in refused.items()}
         return [(offer, answers[offer.task_id]) for offer in batch]
 
+    def _in_one_statement(self, batch: Sequence[Offer], incarnation: int) -> list[Answer]:
+        born = {offer.task_id: offer.what.task for offer in batch if isinstance(offer.what, Direct)}
+        with self._life.statements() as cursor:
+            fates = claims.claim(
+                cursor,
+                {offer.task_id: offer.token for offer in batch},
+                incarnation=incarnation,
+                agent_id=self._life.identity.agent_id,
+                born=list(born.values()),
+                lease=continuations.birth_lease(self._settings),
+            )
+            answers = {task_id: self._judged(cursor, fate) for task_id, fate in fates.items()}
+        for task_id, task in born.items():
+            if isinstance(fate := fates[task_id], Claim) and fate.fingerprint != task.fingerprint:
+                continuations.warn_of_difference(task)
+        return [(offer, answers[offer.task_id]) for offer in batch]
+
     def _judged(self, cursor: Cursor, fate: Fate) -> Fate | Hopeless:
         """A claim of a work type that this agent does not know, and nobody has known for long, is hopeless."""
         if not isinstance(fate, Claim) or fate.work_type in self._reader.celery_tasks:
             return fate
         within = self._settings.unknown_after
         return fate if may_wait(cursor, fate.task_id, fate.work_type, within=within) else Hopeless(fate)
+
+
+def _is_plain(what: Doorbell | Direct) -> bool:
+    """Whether nothing but its own id decides what becomes of it."""
+    return isinstance(what, Doorbell) or not (what.anonymous or what.task.keyed)
 
 
 def _alone(offer: Offer, error: Exception) -> list[Answer]:

@@ -48,8 +48,7 @@ def bear(
         return {}, {}
     born = [delivery.task for delivery in direct]
     refused = {}
-    # The lease is long: the message is here, and if this agent dies it is delivered again.
-    fates, pending = accept(cursor, born, lease=settings.ring_lease * 4)
+    fates, pending = accept(cursor, born, lease=birth_lease(settings))
     for task, fate in zip(born, fates, strict=True):
         match fate:
             case Duplicate(first) if first != task.task_id:
@@ -58,17 +57,23 @@ def bear(
                 refused[task.task_id] = (
                     f"its request_id belongs to task {holder}, of another work type or with other parameters"
                 )
-            case IdTaken(task_id):
-                # What runs is the row, never the message.
-                log.warning(
-                    "message_differs_from_row",
-                    task_id=task_id,
-                    request_id=task.request_id,
-                    trace_id=task.trace_id,
-                )
+            case IdTaken():
+                warn_of_difference(task)
             case Accepted() | Duplicate():
                 pass
     return refused, {d.task.task_id: first_ring(d.task) for d in direct if d.anonymous and d.task.task_id in pending}
+
+
+def birth_lease(settings: Settings) -> float:
+    """Seconds until the sweeper rings for work that was born of a message: long, for if this agent dies the message is
+    delivered again.
+    """
+    return settings.ring_lease * 4
+
+
+def warn_of_difference(task: NewTask) -> None:
+    """Say that a message's task is there already, and is another: what runs is the row, never the message."""
+    log.warning("message_differs_from_row", task_id=task.task_id, request_id=task.request_id, trace_id=task.trace_id)
 
 
 def bear_condemned(cursor: Cursor, task: NewTask, reason: str, settings: Settings) -> None:

@@ -36,7 +36,7 @@ _KNOWN_IDS = "SELECT task_id, fingerprint FROM tasks WHERE task_id = ANY(%(task_
 
 # name: bear  -- (new) -> pending | scheduled; the first ring is leased in the same commit
 # The clock is read once: between two looks at it a task's time could come.
-_BEAR = Planned(
+BEAR = Planned(
     "bear",
     """
 WITH moment AS MATERIALIZED (
@@ -92,7 +92,7 @@ def accept(cursor: Cursor, tasks: Sequence[NewTask], *, lease: float) -> tuple[l
     wanted = [task for task in fresh if task.task_id not in fates]
     pending: set[str] = set()
     if wanted:
-        _BEAR.execute(cursor, {"rows": canonical([_row(task) for task in wanted]), "lease": lease})
+        BEAR.execute(cursor, born_from(wanted, lease=lease))
         born = dict(cursor.fetchall())
         if len(born) < len(wanted):
             raise LostRace("one of the ids was taken in between")
@@ -142,6 +142,11 @@ def _keys_held_by_others(cursor: Cursor, tasks: Sequence[NewTask]) -> dict[str, 
         by_key[request_id].task_id: Duplicate(holder) if same == by_key[request_id].fingerprint else KeyReused(holder)
         for request_id, holder, same in cursor.fetchall()
     }
+
+
+def born_from(tasks: Sequence[NewTask], *, lease: float) -> dict[str, Any]:
+    """The values with which `BEAR` writes down these tasks."""
+    return {"rows": canonical([_row(task) for task in tasks]), "lease": lease}
 
 
 def _row(task: NewTask) -> dict[str, Any]:

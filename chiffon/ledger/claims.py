@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from chiffon.domain.states import ENDS
-from chiffon.domain.tasks import Absent, Claim, Fate, HeldElsewhere, NotDue, Settled
+from chiffon.domain.tasks import Absent, Claim, Fate, HeldElsewhere, NewTask, NotDue, Settled
+from chiffon.ledger.accept import BEAR, born_from
 from chiffon.ledger.connect import Cursor
 from chiffon.ledger.planned import DURABLY, Planned
 
@@ -52,6 +53,9 @@ SELECT {_CLAIM_COLUMNS.replace("t.", "")}, {_AGE} FROM claimed
     before=(DURABLY,),
 )
 
+# name: bear and claim  -- (new) -> pending -> running, in one round trip
+_BEAR_AND_CLAIM = Planned(_CLAIM.name, _CLAIM.text, before=(DURABLY, BEAR))
+
 # name: why not  -- reads the state of what could not be claimed; a repeated claim finds its own by the token
 _WHY_NOT = f"""
 SELECT t.status, t.incarnation, t.claim_token = o.token AS own, {_CLAIM_COLUMNS}, {_AGE}
@@ -86,14 +90,24 @@ SELECT task_id, execution, extract(epoch FROM clock_timestamp() - cancel_request
 """
 
 
-def claim(cursor: Cursor, offers: Mapping[str, str], *, incarnation: int, agent_id: str) -> dict[str, Fate]:
+def claim(
+    cursor: Cursor,
+    offers: Mapping[str, str],
+    *,
+    incarnation: int,
+    agent_id: str,
+    born: Sequence[NewTask] = (),
+    lease: float = 0.0,
+) -> dict[str, Fate]:
     """Claim whichever of the offered tasks may run now.
 
     Args:
-        cursor: in a transaction of the incarnation's own session.
+        cursor: of the incarnation's own session; in a transaction, or with one for each statement: this is one.
         offers: by task id, the token (a UUID) of this attempt: repeated with it, a claim finds its own.
         incarnation: whose claims these are; it must hold its lock.
         agent_id: its name, for people.
+        born: tasks among them to be written down first, unless they are there: none of them keyed (see `accept`).
+        lease: seconds until the sweeper rings for one of those that could not be claimed at once.
 
     Returns:
         For each task id what the claim found.
@@ -104,7 +118,10 @@ def claim(cursor: Cursor, offers: Mapping[str, str], *, incarnation: int, agent_
         "incarnation": incarnation,
         "agent_id": agent_id,
     }
-    _CLAIM.execute(cursor, parameters)
+    if born:
+        _BEAR_AND_CLAIM.execute(cursor, parameters | born_from(born, lease=lease))
+    else:
+        _CLAIM.execute(cursor, parameters)
     fates: dict[str, Fate] = {row[0]: Claim(*row) for row in cursor.fetchall()}
     if len(fates) < len(offers):
         left = {task_id: token for task_id, token in offers.items() if task_id not in fates}

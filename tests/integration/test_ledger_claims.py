@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import uuid
+from dataclasses import replace
 
 import pytest
 
 from chiffon.domain.states import State
-from chiffon.domain.tasks import Absent, Claim, HeldElsewhere, NotDue, Settled
+from chiffon.domain.tasks import Absent, Claim, Fate, HeldElsewhere, NewTask, NotDue, Settled
 from chiffon.domain.verdicts import Completed
 from chiffon.ledger import claims, control
+from chiffon.ledger.connect import session_statements
 from chiffon.ledger.follow import follow
-from tests.bench import TTL, Bench
+from tests.bench import LEASE, TTL, Agent, Bench
 from tests.builders import new_task
 
 
@@ -148,3 +150,37 @@ def test_a_cancelled_task_is_not_claimed(bench: Bench) -> None:
     with bench.transaction() as cursor:
         control.cancel_waiting(cursor, task_id, ttl=TTL)
     assert bench.someone.claim(task_id) == Settled(task_id, "cancelled")
+
+
+def born_and_claimed(agent: Agent, *tasks: NewTask, token: str | None = None) -> dict[str, Fate]:
+    """What the claim of messages finds that nobody has written down."""
+    offers = {task.task_id: token or str(uuid.uuid4()) for task in tasks}
+    with session_statements(agent.session) as cursor:
+        return claims.claim(cursor, offers, incarnation=agent.incarnation, agent_id=agent.name, born=tasks, lease=LEASE)
+
+
+def test_a_message_is_born_and_claimed_in_one_statement(bench: Bench) -> None:
+    agent, token = bench.agent(), str(uuid.uuid4())
+    task, later = new_task(keyed=False), new_task(keyed=False, delay=60.0)
+    found = born_and_claimed(agent, task, later, token=token)
+    claim = found[task.task_id]
+    assert isinstance(claim, Claim)
+    assert (claim.execution, claim.parameters) == (1, task.parameters)
+    assert found[later.task_id] == NotDue(later.task_id)
+    assert bench.history(task.task_id) == ["pending", "running"]
+    assert bench.history(later.task_id) == ["scheduled"]
+    again = born_and_claimed(agent, task, token=token)
+    assert again[task.task_id]._replace(age=claim.age) == claim  # type: ignore[union-attr]
+    assert bench.history(task.task_id) == ["pending", "running"]
+
+
+def test_what_runs_is_the_row_whatever_a_message_says(bench: Bench) -> None:
+    agent = bench.agent()
+    row = new_task(keyed=False)
+    bench.accept(row)
+    other = replace(row, parameters={"input": "another"}, fingerprint="f" * 64)
+    claim = born_and_claimed(agent, other)[row.task_id]
+    assert isinstance(claim, Claim)
+    assert (claim.parameters, claim.fingerprint) == (row.parameters, row.fingerprint)
+    bench.settle(claim, Completed("1"))
+    assert born_and_claimed(agent, other)[row.task_id] == Settled(row.task_id, "completed")
