@@ -14,7 +14,7 @@ from chiffon.domain.idempotency import fingerprint
 from chiffon.domain.tasks import Acceptance, Accepted, Duplicate, IdTaken, KeyReused, NewTask, Ring
 from chiffon.domain.values import check_value
 from chiffon.domain.work import WorkTypes, registry
-from chiffon.ledger.accept import accept, accept_inside
+from chiffon.ledger.accept import accept, accept_inside, accept_one
 from chiffon.ledger.connect import CommitUnknown, Ledger, LostRace, on_connection
 
 _Accepted: TypeAlias = tuple[list[Acceptance], set[str]]
@@ -69,6 +69,7 @@ def prepare(order: Order, work_types: WorkTypes = registry) -> NewTask:
         delay=options.delay_seconds,
         run_at=options.run_at,
         expires_in=options.expires_in_seconds,
+        fresh=order.task_id is None,
     )
 
 
@@ -171,6 +172,9 @@ class _Unanswered(CommitUnknown):
 
 
 def _accept(ledger: Ledger, tasks: Sequence[NewTask], lease: float) -> _Accepted:
+    # Of an id that the caller chose, an answer that was lost would not be known to have been "it was there before".
+    if len(tasks) == 1 and tasks[0].fresh and (one := _accept_one(ledger, tasks[0], lease)) is not None:
+        return one
     found: _Accepted = ([], set())
     try:
         with ledger.transaction() as cursor:
@@ -178,6 +182,15 @@ def _accept(ledger: Ledger, tasks: Sequence[NewTask], lease: float) -> _Accepted
     except CommitUnknown as error:
         raise _Unanswered(str(error), found[0]) from error
     return found
+
+
+def _accept_one(ledger: Ledger, task: NewTask, lease: float) -> _Accepted | None:
+    """One task of which nobody has heard, in one round trip; None: somebody has."""
+    try:
+        with ledger.statements() as cursor:
+            return accept_one(cursor, task, lease=lease)
+    except CommitUnknown as error:
+        raise _Unanswered(str(error), [Accepted(task.task_id)]) from error
 
 
 def _repeat_lost_races(attempt: Callable[[], _Accepted]) -> _Accepted:

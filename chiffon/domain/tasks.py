@@ -15,6 +15,7 @@ class NewTask:
 
     ``arguments`` are positional ones, which only ordinary Celery tasks have; ``canvas`` is what Celery's canvas needs
     to go on (``root_id parent_id group embed headers``). ``keyed``: whether ``request_id`` takes an idempotency key.
+    ``fresh``: whether ``task_id`` was made up for it just now: nobody else can have it.
     """
 
     task_id: str
@@ -36,6 +37,7 @@ class NewTask:
     expires_in: float | None = None
     expires_at: datetime | None = None
     keyed: bool = True
+    fresh: bool = False
     origin: str = "http"
 
 

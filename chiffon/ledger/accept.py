@@ -7,8 +7,8 @@ from typing import Any
 
 from chiffon.domain.tasks import Acceptance, Accepted, Duplicate, IdTaken, KeyReused, NewTask
 from chiffon.domain.values import canonical
-from chiffon.ledger.connect import Cursor, LostRace
-from chiffon.ledger.planned import DURABLY, Planned
+from chiffon.ledger.connect import TAKEN_MEANWHILE, Cursor, LostRace
+from chiffon.ledger.planned import DURABLY, LOOKING_UP, Planned
 
 # name: take keys  -- (free | expired) -> held by these tasks; no row back means that another task holds it
 # Sorted, so that two batches cannot wait for each other. A key that is seen to be held is not tried: trying locks it,
@@ -34,20 +34,23 @@ _HOLDERS = "SELECT request_id, task_id, fingerprint FROM request_keys WHERE requ
 # name: known ids  -- reads which of the ids exist, and what they were asked for
 _KNOWN_IDS = "SELECT task_id, fingerprint FROM tasks WHERE task_id = ANY(%(task_ids)s)"
 
-# name: bear  -- (new) -> pending | scheduled; the first ring is leased in the same commit
 # The clock is read once: between two looks at it a task's time could come.
-BEAR = Planned(
-    "bear",
-    """
+_ASKED = """
 WITH moment AS MATERIALIZED (
   SELECT clock_timestamp() AS now
 ), asked AS (
   SELECT * FROM jsonb_to_recordset(%(rows)s::jsonb) AS r (
     task_id text, request_id text, trace_id text, work_type text, priority int, queue text, parameters jsonb,
     arguments jsonb, canvas jsonb, labels jsonb, fingerprint text, origin text, timeout float8, soft_timeout float8,
-    max_retries int, delay float8, run_at timestamptz, expires_in float8, expires_at timestamptz)
-), timed AS (
-  SELECT asked.*, now, coalesce(run_at, now + make_interval(secs => delay)) AS due FROM asked, moment
+    max_retries int, delay float8, run_at timestamptz, expires_in float8, expires_at timestamptz, keyed bool)
+)"""
+
+
+def _born(source: str) -> str:
+    """CTEs that write down the tasks of another one, and say `born (task_id, status, created_at)`."""
+    return f"""
+, timed AS (
+  SELECT {source}.*, now, coalesce(run_at, now + make_interval(secs => delay)) AS due FROM {source}, moment
 ), born AS (
   INSERT INTO tasks (task_id, request_id, trace_id, work_type, status, priority, queue, parameters, arguments, canvas,
                      labels, fingerprint, origin, timeout, soft_timeout, max_retries, run_at, expires_at, ring_no,
@@ -65,10 +68,49 @@ WITH moment AS MATERIALIZED (
   INSERT INTO task_history (task_id, number, at, status, detail)
   SELECT task_id, 1, created_at, status, 'accepted' FROM born
 )
-SELECT task_id, status FROM born
+"""
+
+
+# name: bear  -- (new) -> pending | scheduled; the first ring is leased in the same commit
+BEAR = Planned("bear", f"{_ASKED}{_born('asked')} SELECT task_id, status FROM born", before=(DURABLY,))
+
+# name: bear if free  -- takes the key and bears, in one statement; no row back: something is not free
+# A key without its task would be held for ever: if the id was taken in between, the statement undoes itself.
+_BEAR_IF_FREE = Planned(
+    "bear_if_free",
+    f"""{_ASKED}
+, unknown AS (
+  SELECT * FROM asked WHERE NOT EXISTS (SELECT FROM tasks t WHERE t.task_id = asked.task_id)
+), taken AS (
+  INSERT INTO request_keys (request_id, task_id, fingerprint)
+  SELECT request_id, task_id, fingerprint FROM unknown
+   WHERE keyed AND NOT EXISTS (
+     SELECT FROM request_keys held WHERE held.request_id = unknown.request_id
+        AND (held.expires_at IS NULL OR held.expires_at > clock_timestamp()))
+  ON CONFLICT (request_id) DO UPDATE
+     SET task_id = excluded.task_id, fingerprint = excluded.fingerprint, expires_at = NULL
+   WHERE request_keys.expires_at <= clock_timestamp()
+  RETURNING task_id
+), free AS (
+  SELECT * FROM unknown WHERE NOT keyed OR task_id IN (SELECT task_id FROM taken)
+){_born("free")}
+SELECT born.status, CASE WHEN born.task_id IS NULL THEN ('{TAKEN_MEANWHILE}' || task_id)::int END
+  FROM free LEFT JOIN born USING (task_id)
 """,
-    before=(DURABLY,),
+    before=(LOOKING_UP, DURABLY),
 )
+
+
+def accept_one(cursor: Cursor, task: NewTask, *, lease: float) -> tuple[list[Acceptance], set[str]] | None:
+    """As `accept`, of a fresh task, if nobody has its ``request_id``; else None, and nothing was done.
+
+    ``cursor``: each of its statements commits by itself.
+    """
+    _BEAR_IF_FREE.execute(cursor, born_from([task], lease=lease))
+    rows = cursor.fetchall()
+    if not rows:
+        return None
+    return [Accepted(task.task_id)], {task.task_id} if rows[0][0] == "pending" else set()
 
 
 def accept(cursor: Cursor, tasks: Sequence[NewTask], *, lease: float) -> tuple[list[Acceptance], set[str]]:

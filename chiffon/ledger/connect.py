@@ -27,7 +27,8 @@ _REFUSED_CLASSES = ("21", "22", "23", "54")
 _OUTDATED = {"0A000", "26000"}
 """SQLSTATEs of a planned statement whose result a migration has changed, or that its session was made to forget."""
 
-_AWAY = (psycopg2.OperationalError, psycopg2.InterfaceError)
+TAKEN_MEANWHILE = "taken meanwhile: "
+"""What a statement says, as what is no number, to undo itself for having lost a race."""
 
 _KEEPALIVE: dict[str, Any] = {
     "connect_timeout": 5,
@@ -116,6 +117,11 @@ class Ledger:
             CommitUnknown: it stopped answering during the commit.
             RefusedData: it refused the values.
         """
+        with self._lent() as raw, session_transaction(raw) as cursor:
+            yield cursor
+
+    @contextmanager
+    def _lent(self) -> Iterator[Any]:
         try:
             with translated():
                 pooled = self.engine.raw_connection()
@@ -123,12 +129,22 @@ class Ledger:
             raise LedgerUnavailable(f"no connection to Postgres became free: {error}") from None
         raw: Any = pooled.dbapi_connection
         try:
-            with session_transaction(raw) as cursor:
-                yield cursor
+            yield raw
         finally:
             if raw.closed:
                 pooled.invalidate()
             pooled.close()
+
+    @contextmanager
+    def statements(self) -> Iterator[Cursor]:
+        """Each call of ``execute`` a transaction of its own, in one round trip.
+
+        Raises:
+            LedgerUnavailable: Postgres does not answer; nothing was asked.
+            CommitUnknown: it stopped answering when something was.
+        """
+        with self._lent() as raw, committing(), session_statements(raw) as cursor:
+            yield cursor
 
     def close(self) -> None:
         """Close what is idle."""
@@ -155,15 +171,19 @@ def engine_options(pool_size: int) -> dict[str, Any]:
 
 def _set_up_pooled(connection: Any, _: Any) -> None:
     """What the pool does with each new connection."""
-    _set_up(connection, _SET_UP_IF_OWN, _POOLED_SESSION)
+    if _set_up(connection, _SET_UP_IF_OWN, _POOLED_SESSION):
+        connection.planned = {}
 
 
-def _set_up(connection: Any, statement: str, settings: dict[str, str]) -> None:
+def _set_up(connection: Any, statement: str, settings: dict[str, str]) -> bool:
+    """Whether the session took the settings."""
     connection.autocommit = True  # what a transaction sets goes when it is rolled back
     with connection.cursor() as cursor:
         pid = connection.info.backend_pid
         cursor.execute(statement, {"names": list(settings), "values": list(settings.values()), "pid": pid})
+        is_own = bool(cursor.rowcount)
     connection.autocommit = False
+    return is_own
 
 
 @contextmanager
@@ -250,6 +270,8 @@ def translated() -> Iterator[None]:
         yield
     except psycopg2.Error as error:
         state = error.pgcode or ""
+        if TAKEN_MEANWHILE in str(error):
+            raise LostRace(f"Postgres let another transaction go first: {_first_line(error)}") from error
         if state.startswith(_REFUSED_CLASSES):
             raise RefusedData(f"Postgres refused the data: {_first_line(error)}") from error
         if state.startswith("40") or state == "55P03":  # a deadlock, no order for two, somebody holds a row too long

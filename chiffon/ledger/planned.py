@@ -90,6 +90,13 @@ class Planned:
 ONE_BY_ONE = "OFFSET 0"
 """Ends a LATERAL subquery that looks one row up: as it stands, and not by way of whatever index seems small today."""
 
+LOOKING_UP = Planned(
+    "looking_up",
+    "SELECT set_config(name, setting, true) FROM (VALUES ('plan_cache_mode', 'force_generic_plan'),"
+    " ('enable_seqscan', 'off'), ('enable_hashjoin', 'off'), ('enable_mergejoin', 'off')) AS s (name, setting)",
+)
+"""Goes before a statement that looks rows up, on a session that does other things too (see `connect`)."""
+
 DURABLY = Planned(
     "durably",
     "SELECT set_config('synchronous_commit', 'on', true)"

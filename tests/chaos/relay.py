@@ -23,7 +23,7 @@ PUBLISH = b"\x00\x3c\x00\x28"
 """AMQP's method `basic.publish`: class 60, method 40."""
 
 STATEMENTS = {
-    "accept": b"/* bear */",
+    "accept": b"/* bear",
     "claim": b"/* claim */",
     "settle": b"/* settle */",
     "ring": b"WITH rung AS",

@@ -43,6 +43,22 @@ class Forgetful(Ledger):
             self._has_forgotten = True
             raise CommitUnknown("committed")
 
+    @contextmanager
+    def statements(self) -> Iterator[Any]:
+        """As its parent's, but for the first."""
+        if self._has_forgotten:
+            if not self._is_back:
+                raise LedgerUnavailable("away")
+            with super().statements() as cursor:
+                yield cursor
+            return
+        self._has_forgotten = True
+        if not self._happens:
+            raise CommitUnknown("not heard")
+        with super().statements() as cursor:
+            yield cursor
+        raise CommitUnknown("committed")
+
 
 def client_of(ledger_url: str, **behaviour: bool) -> DocumentedClient:
     client = api(database_url=ledger_url)

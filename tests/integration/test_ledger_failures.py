@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import psycopg2
 import pytest
@@ -12,12 +13,13 @@ from chiffon.dispatch.submit import submit_all
 from chiffon.domain.errors import LedgerUnavailable, OutcomeUnknown
 from chiffon.domain.tasks import Accepted, Duplicate, KeyReused
 from chiffon.domain.verdicts import Completed, Failed, RetryLater
+from chiffon.ledger.accept import accept
 from chiffon.ledger.connect import CommitUnknown, Cursor, Ledger, RefusedData, open_session, session_transaction
 from chiffon.ledger.settle import Fenced
 from tests.bench import LEASE, Agent, Bench
 from tests.builders import an_error, new_task
 from tests.proxy import Proxy
-from tests.racing import until
+from tests.racing import Thread, until
 
 COMMIT = b"COMMIT"
 
@@ -241,6 +243,66 @@ def test_an_acceptance_whose_statement_was_lost_did_not_happen(bench: Bench, led
         submit_all(ledger, [task], lease=LEASE)
     assert not isinstance(caught.value, OutcomeUnknown)
     assert bench.sql("SELECT count(*) FROM tasks") == [(0,)]
+
+
+AT_ONCE = b"/* bear_if_free */"
+
+
+@pytest.mark.parametrize("how", ["lose_answer_to", "cut_at"])
+def test_a_fresh_task_is_accepted_by_one_statement_and_once_whether_or_not_it_was_answered(
+    bench: Bench, ledger: Ledger, proxy: Proxy, how: str
+) -> None:
+    task = new_task(fresh=True)
+    setattr(proxy, how, AT_ONCE)
+    fates, rings = submit_all(ledger, [task], lease=LEASE)
+    assert proxy.cuts == 1
+    assert fates == [Accepted(task.task_id)]
+    assert len(rings) == (1 if how == "cut_at" else 0), "what had happened is left to the sweeper"
+    assert bench.history(task.task_id) == ["pending"]
+    assert bench.sql("SELECT task_id FROM request_keys") == [(task.task_id,)]
+
+
+def test_a_fresh_task_whose_key_is_held_is_a_duplicate_or_refused(bench: Bench, ledger: Ledger, proxy: Proxy) -> None:
+    first = new_task(fresh=True)
+    same = new_task(request_id=first.request_id, fresh=True)
+    other = new_task(request_id=first.request_id, parameters={"input": "other"}, fresh=True)
+    assert [submit_all(ledger, [task], lease=LEASE)[0][0] for task in (first, same, other)] == [
+        Accepted(first.task_id),
+        Duplicate(first.task_id),
+        KeyReused(first.task_id),
+    ]
+    proxy.lose_answer_to = AT_ONCE
+    assert submit_all(ledger, [same], lease=LEASE)[0] == [Duplicate(first.task_id)]
+    assert bench.sql("SELECT count(*) FROM tasks") == [(1,)]
+
+
+def test_a_fresh_task_that_cannot_be_looked_up_is_unknown_with_both_ids(
+    bench: Bench, ledger: Ledger, proxy: Proxy
+) -> None:
+    task = new_task(fresh=True)
+    with ledger.transaction() as cursor:
+        cursor.execute("SELECT 1")
+    proxy.lose_answer_to = AT_ONCE
+    proxy.refuse = True
+    with pytest.raises(OutcomeUnknown) as caught:
+        submit_all(ledger, [task], lease=LEASE)
+    assert (caught.value.task_id, caught.value.request_id) == (task.task_id, task.request_id)
+    with pytest.raises(LedgerUnavailable) as away:
+        submit_all(ledger, [new_task(fresh=True)], lease=LEASE)
+    assert not isinstance(away.value, CommitUnknown), "nothing was asked"
+    assert bench.history(task.task_id) == ["pending"]
+
+
+def test_a_fresh_task_whose_id_was_taken_in_between_leaves_no_key(bench: Bench, ledger: Ledger) -> None:
+    holder = new_task()
+    late = replace(holder, request_id="late", fresh=True)
+    with bench.transaction() as cursor:
+        accept(cursor, [holder], lease=LEASE)
+        racing = Thread(lambda: submit_all(ledger, [late], lease=LEASE))
+        until(lambda: bench.sql("SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'"))
+    fates, _ = racing.answer()
+    assert fates == [Duplicate(holder.task_id)]
+    assert bench.sql("SELECT request_id FROM request_keys") == [(holder.request_id,)]
 
 
 def test_a_claim_whose_answer_is_lost_is_found_again_by_its_token(bench: Bench, proxy: Proxy) -> None:

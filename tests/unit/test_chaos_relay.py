@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 
 import pytest
 
@@ -196,6 +196,8 @@ def test_a_statement_of_a_transaction_is_answered_and_its_commit_is_not(relay: R
 @pytest.mark.parametrize("kind", sorted(STATEMENTS.keys() - {"any"}))
 def test_each_kind_of_statement_is_known_by_something_that_stands_in_no_other(kind: str) -> None:
     rooms = (accept, agents, claims, control, rings, settle, sweeps)
-    texts = [(room, name, getattr(said, "whole", said)) for room in rooms for name, said in vars(room).items()]
-    statements = [said for said in texts if isinstance(said[2], str) and STATEMENTS[kind].decode() in said[2]]
-    assert len(statements) == (2 if kind == "cancel" else 1), statements
+    texts = {
+        getattr(said, "whole", said) for room in rooms for said in vars(room).values() if isinstance(said, Hashable)
+    }
+    statements = [text for text in texts if isinstance(text, str) and STATEMENTS[kind].decode() in text]
+    assert len(statements) == (2 if kind in {"accept", "cancel", "claim"} else 1), statements
