@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from typing import Any
 
 from kombu.utils.json import loads
 
+from chiffon.agent import fields
 from chiffon.agent.run import Draft
 from chiffon.bus.inflate import bounded_decompress
 from chiffon.bus.letters import DOORBELL
@@ -20,24 +20,12 @@ from chiffon.domain import ids
 from chiffon.domain.envelope import MessageEnvelope, parse_envelope
 from chiffon.domain.errors import InvalidInput, MalformedMessage, NotJson
 from chiffon.domain.idempotency import fingerprint
-from chiffon.domain.retry import LONGEST_WAIT
 from chiffon.domain.tasks import NewTask
-from chiffon.domain.values import canonical, check_value, parse
+from chiffon.domain.values import canonical, parse
 from chiffon.domain.work import DEFAULT_QUEUE, WorkTypes
 
 _JSON_TYPES = {"", "application/json", "text/json"}
 _ENCODINGS = {"", "utf-8", "utf8", "us-ascii", "ascii", "binary"}
-_EMBEDDED = {"callbacks": list, "errbacks": list, "chain": list, "chord": dict}
-_FIRST, _LAST = datetime(1970, 1, 1, tzinfo=UTC), datetime(9999, 1, 1, tzinfo=UTC)
-_CARRIED = ("group_index", "ignore_result", "replaced_task_nesting", "shadow", "stamped_headers", "stamps", "reply_to")
-"""Headers of protocol 2 that a run needs beside those that have columns."""
-
-_CELERYS = frozenset(_CARRIED) | {
-    "lang", "task", "id", "root_id", "parent_id", "group", "eta", "expires", "retries", "timelimit", "argsrepr",
-    "kwargsrepr", "origin", "compression", "request_id", "trace_id", "args", "kwargs", "properties", "correlation_id",
-    "hostname", "delivery_info", "is_eager", "callbacks", "errbacks", "chain", "chord", DOORBELL,
-}  # fmt: skip
-"""Names that mean something to Celery, here or in a run's context: none of them is the sender's own."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +66,7 @@ class Reader:
         if not isinstance(headers, dict):
             raise MalformedMessage("the headers are no table")
         if headers.get(DOORBELL) is not None:
-            return Doorbell(_task_id(headers.get("id")), str(headers.get("task") or ""))
+            return Doorbell(fields.task_id(headers.get("id")), str(headers.get("task") or ""))
         try:
             value = self._body(message, headers)
             if "task" in headers:
@@ -125,16 +113,16 @@ class Reader:
 
     def _enveloped(self, message: Any, value: Any) -> Direct:
         envelope = parse_envelope(value)
-        message_id = envelope.message_id or _text(message.properties.get("message_id"))
+        message_id = envelope.message_id or fields.id_or_none(message.properties.get("message_id"))
         known = envelope.task_id or (ids.derived_id("message", message_id) if message_id else None)
         task = NewTask(
-            task_id=_task_id(known or ids.new_task_id()),
-            request_id=_request_id(envelope.request_id or (known or ids.new_request_id())[: ids.MAX_REQUEST_ID]),
-            trace_id=_trace_id(envelope.trace_id),
+            task_id=fields.task_id(known or ids.new_task_id()),
+            request_id=fields.request_id(envelope.request_id or (known or ids.new_request_id())[: ids.MAX_REQUEST_ID]),
+            trace_id=fields.trace_id(envelope.trace_id),
             work_type=envelope.payload.work_type,
             fingerprint="",
             parameters=envelope.payload.parameters,
-            priority=envelope.priority or _priority(message.properties.get("priority")),
+            priority=envelope.priority or fields.priority(message.properties.get("priority")),
             keyed=envelope.request_id is not None,
             origin="message",
         )
@@ -149,30 +137,30 @@ class Reader:
 
     def _task(self, headers: dict[str, Any], arguments: Any, parameters: Any, embed: Any, priority: Any) -> NewTask:
         """A NewTask from Celery's protocol 2. Raises InvalidInput, MalformedMessage."""
-        task_id = _task_id(headers.get("id"))
+        task_id = fields.task_id(headers.get("id"))
         name = headers.get("task")
         if not isinstance(name, str) or not 1 <= len(name) <= 200 or not name.isprintable():
             raise MalformedMessage("the task's name is no printable text of 1-200 characters")
         if not isinstance(arguments, list) or not isinstance(parameters, dict):
             raise MalformedMessage("the arguments are no list, or the parameters no object")
         request_id = headers.get("request_id")
-        hard, soft = _limits(headers.get("timelimit"))
+        hard, soft = fields.limits(headers.get("timelimit"))
         queue = self.work_types.get(name).queue if name in self.work_types else DEFAULT_QUEUE
         return NewTask(
             task_id=task_id,
-            request_id=_request_id(request_id if request_id is not None else task_id[: ids.MAX_REQUEST_ID]),
-            trace_id=_trace_id(headers.get("trace_id"), seed=_optional_id(headers, "root_id") or task_id),
+            request_id=fields.request_id(request_id if request_id is not None else task_id[: ids.MAX_REQUEST_ID]),
+            trace_id=fields.trace_id(headers.get("trace_id"), seed=fields.optional_id(headers, "root_id") or task_id),
             work_type=name,
             fingerprint=fingerprint(name, [arguments, parameters]),
             parameters=parameters,
             arguments=arguments,
-            canvas=_canvas(headers, embed),
-            priority=_priority(priority),
+            canvas=fields.canvas(headers, embed),
+            priority=fields.priority(priority),
             queue=queue,
             timeout=hard,
             soft_timeout=soft,
-            run_at=_moment(headers.get("eta"), "eta"),
-            expires_at=_moment(headers.get("expires"), "expires"),
+            run_at=fields.moment(headers.get("eta"), "eta"),
+            expires_at=fields.moment(headers.get("expires"), "expires"),
             keyed=request_id is not None,
         )
 
@@ -202,117 +190,3 @@ class Reader:
 def revived(value: Any) -> Any:
     """JSON values with Celery's own markers (dates, UUIDs, decimals) turned back into what they were."""
     return loads(canonical(value))
-
-
-def _canvas(headers: dict[str, Any], embed: Any) -> dict[str, Any]:
-    if embed is not None and not isinstance(embed, dict):
-        raise MalformedMessage("the third item of the body is neither an object nor null")
-    kept = {name: value for name, value in (embed or {}).items() if value and name in _EMBEDDED}
-    for name, value in kept.items():
-        members = value if isinstance(value, list) else [value]
-        if not isinstance(value, _EMBEDDED[name]) or not all(isinstance(member, dict) for member in members):
-            raise MalformedMessage(f"{name} are no signatures")
-        for member in members:
-            if not isinstance(member.get("task"), str) or not isinstance(member.get("options", {}), dict):
-                raise MalformedMessage(f"{name} holds a signature without a task, or with options that are no object")
-    carried = {name: value for name in _CARRIED if (value := headers.get(name)) not in (None, "", {}, [])}
-    _check_carried(carried)
-    carried |= _senders_own(headers)
-    canvas = {
-        "root_id": _optional_id(headers, "root_id"),
-        "parent_id": _optional_id(headers, "parent_id"),
-        "group": _optional_id(headers, "group"),
-        "embed": kept or None,
-        "headers": carried or None,
-    }
-    check_value(canvas, "/headers")
-    return {name: value for name, value in canvas.items() if value is not None}
-
-
-def _senders_own(headers: dict[str, Any]) -> dict[str, Any]:
-    """Headers that only the sender and the work know, as far as JSON can say them."""
-    found = {}
-    for name, value in headers.items():
-        if name not in _CELERYS and not name.startswith("x-"):
-            with suppress(InvalidInput):
-                check_value({name: value})
-                found[name] = value
-    return found
-
-
-def _check_carried(carried: dict[str, Any]) -> None:
-    stamped = carried.get("stamped_headers")
-    if stamped is not None and not (isinstance(stamped, list) and all(isinstance(name, str) for name in stamped)):
-        raise MalformedMessage("stamped_headers is no list of names")
-    if not isinstance(carried.get("stamps", {}), dict):
-        raise MalformedMessage("stamps is no object")
-    if not isinstance(carried.get("shadow", ""), str):
-        raise MalformedMessage("shadow is no text")
-
-
-def _task_id(value: Any) -> str:
-    if not isinstance(value, str) or not ids.is_task_id(value):
-        raise MalformedMessage(f"the task id is no printable text of 1-{ids.MAX_TASK_ID} characters")
-    return value
-
-
-def _request_id(value: Any) -> str:
-    if not isinstance(value, str) or not ids.is_request_id(value):
-        raise MalformedMessage(f"the request_id is no printable text of 1-{ids.MAX_REQUEST_ID} characters")
-    return value
-
-
-def _trace_id(value: Any, *, seed: str | None = None) -> str:
-    """A given trace id; else one that all the tasks of one canvas share, by its root."""
-    if value is None:
-        return ids.derived_id("trace", seed).replace("-", "") if seed else ids.new_trace_id()
-    found = ids.trace_id_from(value) if isinstance(value, str) else None
-    if found is None:
-        raise MalformedMessage("the trace_id is neither 32 hex digits nor a UUID")
-    return found
-
-
-def _optional_id(headers: dict[str, Any], name: str) -> str | None:
-    value = headers.get(name)
-    if value is None:
-        return None
-    if not isinstance(value, str) or not ids.is_task_id(value):
-        raise MalformedMessage(f"{name} is no id")
-    return value
-
-
-def _priority(value: Any) -> int:
-    """Celery's clients publish priority 0 by default: that is our default too. More than 5 is 5."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        return 3
-    return min(value, 5)
-
-
-def _limits(value: Any) -> tuple[float | None, float | None]:
-    if value is None:
-        return None, None
-    if not isinstance(value, list | tuple) or len(value) != 2:
-        raise MalformedMessage("timelimit is no pair of seconds")
-    for seconds in value:
-        if seconds is None:
-            continue
-        if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds <= LONGEST_WAIT:
-            raise MalformedMessage("timelimit is no pair of seconds, of ten years at most")
-    return value[0], value[1]
-
-
-def _moment(value: Any, name: str) -> datetime | None:
-    if value is None:
-        return None
-    try:
-        moment = datetime.fromisoformat(value)
-        moment = moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
-    except (TypeError, ValueError, OverflowError):
-        raise MalformedMessage(f"{name} is no ISO 8601 time") from None
-    if not _FIRST <= moment < _LAST:
-        raise MalformedMessage(f"{name} is not between the years 1970 and 9999")
-    return moment
-
-
-def _text(value: Any) -> str | None:
-    return value if isinstance(value, str) and ids.is_task_id(value) else None
