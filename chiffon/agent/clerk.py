@@ -17,16 +17,16 @@ from chiffon.agent.halving import halved
 from chiffon.agent.life import Life
 from chiffon.agent.mailbox import Mailbox
 from chiffon.agent.reading import Doorbell, Reader
+from chiffon.agent.rounds import Rounds
 from chiffon.agent.settling import Settler
 from chiffon.config import Settings
 from chiffon.dispatch.ring import Ringer
 from chiffon.dispatch.sweep import DEATHS_PER_CRASH
 from chiffon.domain.errors import LedgerUnavailable, SchemaBehind
 from chiffon.domain.tasks import Claim, Fate, NotDue
-from chiffon.domain.verdicts import GivenBack, WorkError
-from chiffon.ledger import agents, claims
+from chiffon.ledger import claims
 from chiffon.ledger.connect import LostRace
-from chiffon.ledger.settle import Fenced, Recorded, Settlement, clear_debts, settle
+from chiffon.ledger.settle import Fenced, Recorded
 
 log = structlog.get_logger(__name__)
 
@@ -44,12 +44,6 @@ TICK = 0.5
 
 DEFER = 5.0
 """Seconds until an offer is tried again whose row somebody else was holding."""
-
-HUNG_AFTER = 15.0
-"""Seconds without a sign of life of the event loop after which no heartbeat speaks for it."""
-
-PAID_AFTER = 2.0
-"""Seconds that the broker has to dead-letter what it has heard to be rejected: it may be killed meanwhile."""
 
 
 class Clerk:
@@ -75,20 +69,23 @@ class Clerk:
         """The tokens of offers that were deferred."""
         self._finished: list[Finished] = []
         self._started: list[Started] = []
-        self._paid: list[Paid] = []
         self._condemned: list[Condemned] = []
         self._held: set[tuple[str, int]] = set()
         self._crowd = 0
         """Commands that came for this round."""
+        self._rounds = Rounds(settings, life, mailbox, self._held)
         self._stopping = threading.Event()
         self._draining = False
         self._said_draining = False
-        self._beat_at = 0.0
         self._ticked_at = 0.0
         self._thread = threading.Thread(target=self._run, name="clerk", daemon=True)
-        self.on_cancel: Callable[[tuple[str, int], float], None] = lambda key, since: None
         self.on_lost: Callable[[tuple[str, int]], None] = lambda key: None
         self.on_tick: Callable[[], None] = lambda: None
+
+    @property
+    def rounds(self) -> Rounds:
+        """What it looks after beside the commands."""
+        return self._rounds
 
     def start(self) -> None:
         """Begin."""
@@ -153,7 +150,7 @@ class Clerk:
             case Started():
                 self._started.append(command)
             case Paid():
-                self._paid.append(command)
+                self._rounds.paid.append(command)
             case Draining():
                 self._draining = True
             case Condemned():
@@ -167,7 +164,7 @@ class Clerk:
             self._held.discard(key)
             self._mailbox.post(partial(self.on_lost, key))
         self._held &= still_ours
-        self._beat_at = time.monotonic()
+        self._rounds.begin()
 
     def _work(self) -> None:
         for step in (self._settle, self._claim, self._tick, self._mark, self._condemn, self._drain):
@@ -258,60 +255,7 @@ class Clerk:
         self._mailbox.post(self.on_tick)
         self._offers += [offer for at, offer in self._deferred if at <= now]
         self._deferred = [(at, offer) for at, offer in self._deferred if at > now]
-        # While an agent drains, its event loop waits for the pool, and says nothing.
-        answers = self._draining or now - self._mailbox.opened_at < HUNG_AFTER
-        if answers and now - self._beat_at >= self._settings.heartbeat_seconds:
-            self._life.beat(self._life.identity.queues, self._life.identity.slots)
-            self._beat_at = now
-            self._give_back_forgotten()
-        self._pass_on_cancels()
-        self._clear_paid(now)
-
-    def _pass_on_cancels(self) -> None:
-        incarnation = self._life.incarnation
-        if not self._held or incarnation is None:
-            return
-        with self._life.transaction() as cursor:
-            asked = claims.asked_to_stop(cursor, incarnation)
-        for key, since in asked.items():
-            if self._draining:  # nobody opens the mailbox then; and whoever stops a thread waits for this one to end
-                threading.Thread(target=self.on_cancel, args=(key, since), daemon=True).start()
-            else:
-                self._mailbox.post(partial(self.on_cancel, key, since))
-
-    def _clear_paid(self, now: float) -> None:
-        # One whose connection is gone is paid by a sweeper, which waits for a confirm.
-        self._paid = [paid for paid in self._paid if paid.still_connected()]
-        if settled := [paid for paid in self._paid if now - paid.at >= PAID_AFTER and paid.heard()]:
-            with self._life.transaction() as cursor:
-                clear_debts(cursor, [paid.task_id for paid in settled])
-            self._paid = [paid for paid in self._paid if paid not in settled]
-
-    def _give_back_forgotten(self) -> None:
-        """Give back what the ledger says that this agent runs, and it does not know of (protocol rule 13)."""
-        incarnation = self._life.incarnation
-        if incarnation is None:
-            return
-        with self._life.transaction() as cursor:
-            held = agents.still_held(cursor, incarnation)
-        for task_id, execution in held.keys() - self._held:
-            request_id, trace_id = held[task_id, execution]
-            log.error(
-                "forgotten_task_given_back",
-                task_id=task_id,
-                request_id=request_id,
-                trace_id=trace_id,
-                execution=execution,
-            )
-            error = WorkError("GivenBack", "the agent had forgotten it", "chiffon")
-            settlement = Settlement(task_id, execution, GivenBack(error, started=True))
-            with self._life.transaction() as cursor:
-                settle(
-                    cursor,
-                    [settlement],
-                    ttl=self._settings.idempotency_ttl,
-                    max_crashes=self._settings.max_crashes,
-                )
+        self._rounds.go(draining=self._draining)
 
 
 def _reply_to_finished(answers: Sequence[tuple[Finished, Recorded | Fenced]]) -> None:

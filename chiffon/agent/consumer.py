@@ -100,7 +100,7 @@ class LedgerConsumer(Consumer):
         self._runs.on_room = self._intake.leave
         self._line.on_overdue = self._runs.stop_early
         self._mailbox.after = self._after_mail
-        self._clerk.on_cancel = self._runs.cancel
+        self._clerk.rounds.on_cancel = self._runs.cancel
         self._clerk.on_lost = self._runs.lose
         self._clerk.on_tick = self._on_tick
         self._runs.on_abandon = self._abandon

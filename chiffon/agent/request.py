@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import random
 import signal
 import weakref
 from collections.abc import Callable
@@ -18,7 +17,7 @@ from celery.exceptions import TaskRevokedError, TimeLimitExceeded, WorkerLostErr
 from celery.worker import state
 from celery.worker.request import Request
 
-from chiffon.agent import events
+from chiffon.agent import events, judging
 from chiffon.agent.clerk import Clerk
 from chiffon.agent.commands import Finished, Paid, Started
 from chiffon.agent.delivery import Delivery
@@ -27,10 +26,8 @@ from chiffon.agent.killing import kill
 from chiffon.agent.ledger_backend import work_error
 from chiffon.agent.reading import Reader
 from chiffon.agent.run import Report, Run, running
-from chiffon.agent.task import Unfit
 from chiffon.agent.trace import do_work
 from chiffon.domain.tasks import Claim
-from chiffon.domain.values import canonical
 from chiffon.domain.verdicts import (
     Cancelled,
     Completed,
@@ -217,7 +214,7 @@ class ClaimedRequest(Request):
         if self._finished:
             return
         self.log.warning("time_limit", seconds=self._timeout)
-        if (wait := self._wait_after_timeout()) is not None:
+        if (wait := judging.wait_after_timeout(self.claim, self._work_type)) is not None:
             if self.worker_pid and not self.in_thread:
                 kill(self.worker_pid)  # the next run must not find this one at work
             self._finish(RetryLater(wait, work_error(exc)))
@@ -232,16 +229,6 @@ class ClaimedRequest(Request):
             self.log.exception("aftermath_not_caught")
             report = None
         self._finish(TimedOut(work_error(exc)), report)
-
-    def _wait_after_timeout(self) -> float | None:
-        """Seconds until it is run again, if its work type says so of timeouts; None: it has ended."""
-        known = self._work_type
-        if known is None or not known.retry_timeouts:
-            return None
-        limit = known.retries if self.claim.max_retries is None else self.claim.max_retries
-        if self.claim.retries >= limit:
-            return None
-        return known.policy.wait(self.claim.retries, random.random())  # noqa: S311 -- jitter, no secret
 
     # What others want of it
 
@@ -337,9 +324,9 @@ class ClaimedRequest(Request):
     def _finish(self, verdict: Verdict, report: Report | None = None) -> None:
         if self._finished or self._surrendered:
             return
-        verdict = self._reconsidered(verdict)
+        verdict = judging.reconsidered(verdict, self.claim, unknown_after=self.app.settings.unknown_after)
         try:
-            anew = self._anew(report)
+            anew = judging.run_next(self.claim, report, self._reader)
         except Exception as error:  # noqa: BLE001 -- a retry or a replacement that nobody could run
             verdict, report, anew = Failed(work_error(error)), None, None
         self._finished = True
@@ -364,27 +351,6 @@ class ClaimedRequest(Request):
             )
         )
 
-    def _reconsidered(self, verdict: Verdict) -> Verdict:
-        """Parameters that the API accepted may fit a newer agent: in a rolling deployment it is not over yet."""
-        refused_for = sum(backoff(number) for number in range(self.claim.give_backs))
-        may_fit = self.claim.origin == "http" and refused_for < self.app.settings.unknown_after
-        match verdict:
-            case DeadLettered(error) if may_fit and error.type == Unfit.__name__:
-                return GivenBack(error, started=False, after=backoff(self.claim.give_backs))
-        return verdict
-
-    def _anew(self, report: Report | None) -> str | None:
-        """What a retry or a replacement runs, if it is not the same again."""
-        if report is None or report.anew is None:
-            return None
-        draft = report.anew
-        same = (draft.headers["task"], draft.arguments, draft.parameters)
-        if same == (self.claim.work_type, self.claim.arguments, self.claim.parameters):
-            return None
-        task = self._reader.from_draft(draft, trace_id=self.claim.trace_id, parent=self.id)
-        names = ("work_type", "arguments", "parameters", "canvas", "queue")
-        return canonical({name: getattr(task, name) for name in names})
-
     def _settled(self, verdict: Verdict, answer: Recorded | Fenced) -> None:
         """The ledger has it: the message has done its duty."""
         self.on_settled()
@@ -401,11 +367,6 @@ class ClaimedRequest(Request):
         if logging.getLogger(__name__).isEnabledFor(logging.INFO):  # to name the task costs more than to ask
             self.log.info("task_settled", work_type=self.name, status=status, execution=self.claim.execution)
         events.tell_ended(self, verdict, shown=self._shown_result, runtime=self._runtime)
-
-
-def backoff(give_backs: int) -> float:
-    """Seconds until a task that this agent cannot run is rung again: for another agent."""
-    return float(min(5.0, 0.5 * 2.0 ** min(give_backs, 10)))
 
 
 def task_ready(request: ClaimedRequest, *, successful: bool) -> None:

@@ -17,11 +17,12 @@ from chiffon.agent.clerk import Clerk
 from chiffon.agent.commands import Finished, Started
 from chiffon.agent.delivery import Delivery
 from chiffon.agent.handover import LONG
+from chiffon.agent.judging import backoff
 from chiffon.agent.killing import kill
 from chiffon.agent.line import Line
 from chiffon.agent.pace import Pace
 from chiffon.agent.reading import Reader, revived
-from chiffon.agent.request import ClaimedRequest, backoff
+from chiffon.agent.request import ClaimedRequest
 from chiffon.agent.run import Report
 from chiffon.config import Settings
 from chiffon.domain.tasks import Claim

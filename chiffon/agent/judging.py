@@ -1,0 +1,57 @@
+"""What becomes of a run, where more than the run itself is to be asked: its claim, its work type, the time."""
+
+from __future__ import annotations
+
+import random
+
+from chiffon.agent.reading import Reader
+from chiffon.agent.run import Report
+from chiffon.agent.task import Unfit
+from chiffon.domain.tasks import Claim
+from chiffon.domain.values import canonical
+from chiffon.domain.verdicts import DeadLettered, GivenBack, Verdict
+from chiffon.domain.work import WorkType
+
+
+def wait_after_timeout(claim: Claim, work_type: WorkType | None) -> float | None:
+    """Seconds until what ran over its limit is run again, if its work type says so of timeouts; None: it has ended."""
+    if work_type is None or not work_type.retry_timeouts:
+        return None
+    limit = work_type.retries if claim.max_retries is None else claim.max_retries
+    if claim.retries >= limit:
+        return None
+    return work_type.policy.wait(claim.retries, random.random())  # noqa: S311 -- jitter, no secret
+
+
+def reconsidered(verdict: Verdict, claim: Claim, *, unknown_after: float) -> Verdict:
+    """The verdict, or another chance: parameters that the API accepted may fit a newer agent.
+
+    In a rolling deployment it is not over yet. ``unknown_after``: seconds until it is.
+    """
+    refused_for = sum(backoff(number) for number in range(claim.give_backs))
+    may_fit = claim.origin == "http" and refused_for < unknown_after
+    match verdict:
+        case DeadLettered(error) if may_fit and error.type == Unfit.__name__:
+            return GivenBack(error, started=False, after=backoff(claim.give_backs))
+    return verdict
+
+
+def run_next(claim: Claim, report: Report | None, reader: Reader) -> str | None:
+    """What a retry or a replacement runs, as `Settlement.anew` has it; None: the same again.
+
+    Raises InvalidInput if nobody could run it.
+    """
+    if report is None or report.anew is None:
+        return None
+    draft = report.anew
+    same = (draft.headers["task"], draft.arguments, draft.parameters)
+    if same == (claim.work_type, claim.arguments, claim.parameters):
+        return None
+    task = reader.from_draft(draft, trace_id=claim.trace_id, parent=claim.task_id)
+    names = ("work_type", "arguments", "parameters", "canvas", "queue")
+    return canonical({name: getattr(task, name) for name in names})
+
+
+def backoff(give_backs: int) -> float:
+    """Seconds until a task that this agent cannot run is rung again: for another agent."""
+    return float(min(5.0, 0.5 * 2.0 ** min(give_backs, 10)))
