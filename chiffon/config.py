@@ -47,6 +47,7 @@ class Settings(BaseModel):
     max_message: int = Field(default=16_000_000, gt=0)
 
     idempotency_ttl: Seconds = 300
+    retention: Grace = 0
     default_timeout: Seconds = 3600
     max_crashes: int = Field(default=3, ge=1)
     unknown_after: Seconds = 3600

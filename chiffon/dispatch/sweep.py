@@ -11,6 +11,7 @@ from typing import Any
 import structlog
 
 from chiffon.config import Settings
+from chiffon.dispatch.forget import Forgetting
 from chiffon.dispatch.lost import EmptyQueues, Suspicion, ask_ready
 from chiffon.dispatch.ring import Debt, Ringer
 from chiffon.domain.errors import BrokerUnavailable, ChiffonError, LedgerUnavailable
@@ -77,6 +78,7 @@ class Sweeper:
         self._empty = EmptyQueues(settings.lost_after)
         self._ask_at = 0.0
         self._deaths = DeathWatch(settings.takeover_grace)
+        self._forgetting = Forgetting(settings.retention)
         self._session: Any = None
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="sweeper", daemon=True)
@@ -123,6 +125,7 @@ class Sweeper:
             "find empty": self._find_empty,
             "ring": self._ring,
             "pay": self._pay,
+            "forget": self._forget,
         }
         return True in [self._taken(name, step) for name, step in steps.items()]
 
@@ -194,6 +197,10 @@ class Sweeper:
             owed = sweeps.debts(cursor, limit=BATCH, older=DEBT_GRACE, lease=self._settings.ring_lease)
         self._ringer.ring(Debt(ring, reason) for ring, reason in owed)
         return False
+
+    def _forget(self) -> bool:
+        self._forgetting.step(self._session)
+        return False  # no hurry: the next batch goes with the next round
 
     def _bury(self) -> bool:
         with session_transaction(self._session) as cursor:

@@ -1,0 +1,138 @@
+"""Retention: what ended long ago goes, with all that is known of it, and nothing that anybody still needs."""
+
+from __future__ import annotations
+
+import pytest
+
+from chiffon.dispatch import forget
+from chiffon.dispatch.forget import Forgetting
+from chiffon.domain.states import ENDS, State
+from chiffon.domain.verdicts import Completed, Failed
+from chiffon.ledger.connect import open_session
+from chiffon.ledger.follow import follow
+from tests.bench import Bench
+from tests.builders import an_error, new_task
+
+AGE = 1000.0
+TABLES = ("tasks", "executions", "results", "task_history", "request_keys")
+
+
+class Clock:
+    """A clock that stands."""
+
+    def __init__(self) -> None:
+        self.now = 1.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def forgotten(bench: Bench, age: float = AGE) -> int:
+    """How many tasks are forgotten now."""
+    session = open_session(bench.url, "forgetful")
+    try:
+        return Forgetting(age).step(session)
+    finally:
+        session.close()
+
+
+def known(bench: Bench) -> set[str]:
+    """The tasks that there are."""
+    return {task_id for (task_id,) in bench.sql("SELECT task_id FROM tasks")}
+
+
+def test_of_an_ended_task_nothing_stays_when_its_time_is_over(bench: Bench) -> None:
+    bench.settle(bench.claimed(), Completed("1"))
+    bench.pass_time(AGE - 10)
+    assert forgotten(bench) == 0
+    bench.pass_time(20)
+    assert forgotten(bench) == 1
+    assert [bench.sql(f"SELECT count(*) FROM {table}") for table in TABLES] == [[(0,)]] * len(TABLES)
+
+
+def test_without_a_time_nothing_is_forgotten(bench: Bench) -> None:
+    bench.settle(bench.claimed(), Completed("1"))
+    bench.pass_time(10 * AGE)
+    assert forgotten(bench, age=0) == 0
+    assert len(known(bench)) == 1
+
+
+def test_what_has_not_ended_stays_however_old(bench: Bench) -> None:
+    tasks = bench.in_every_state()
+    bench.sql("UPDATE tasks SET dead_letter_owed = false")
+    bench.pass_time(10 * AGE)
+    assert forgotten(bench) == len(tasks.keys() & ENDS)
+    assert known(bench) == {task_id for state, task_id in tasks.items() if State(state) not in ENDS}
+
+
+def test_a_task_whose_dead_letter_is_owed_stays_until_it_is_paid(bench: Bench) -> None:
+    bench.settle(bench.claimed(), Failed(an_error()))
+    bench.pass_time(2 * AGE)
+    assert forgotten(bench) == 0
+    bench.sql("UPDATE tasks SET dead_letter_owed = false")
+    assert forgotten(bench) == 1
+
+
+def test_a_task_whose_key_still_answers_stays(bench: Bench) -> None:
+    claim = bench.claimed()
+    bench.settle(claim, Completed("1"))
+    bench.pass_time(2 * AGE)
+    bench.sql("UPDATE request_keys SET expires_at = clock_timestamp() + interval '1 hour'")
+    assert forgotten(bench) == 0
+    bench.pass_time(3601)
+    assert forgotten(bench) == 1
+
+
+def test_what_a_follower_or_a_chord_waits_for_stays(bench: Bench) -> None:
+    first, part = bench.claimed(), new_task(canvas={"group": "chord"})
+    bench.settle(first, Completed("1"))
+    follower = new_task(request_id=first.request_id)
+    bench.accept(part)
+    bench.settle(bench.claimed(part.task_id), Completed("1"))
+    bench.sql("INSERT INTO chords (group_id, size) VALUES ('chord', 2)")
+    bench.pass_time(2 * AGE)
+    bench.accept(new_task(task_id="elsewhere"))
+    with bench.transaction() as cursor:
+        follow(cursor, follower, "elsewhere")
+    bench.sql("UPDATE tasks SET follows = %s WHERE follows IS NOT NULL", first.task_id)
+    assert forgotten(bench) == 0
+    bench.sql("UPDATE chords SET released_at = clock_timestamp()")
+    assert forgotten(bench) == 1
+    assert part.task_id not in known(bench)
+    assert first.task_id in known(bench)
+
+
+def test_what_somebody_holds_is_left_for_the_next_time(bench: Bench) -> None:
+    held, free = bench.claimed(), bench.claimed()
+    for claim in (held, free):
+        bench.settle(claim, Completed("1"))
+    bench.pass_time(2 * AGE)
+    with bench.transaction() as cursor:
+        cursor.execute("SELECT FROM tasks WHERE task_id = %s FOR UPDATE", (held.task_id,))
+        assert forgotten(bench) == 1
+    assert known(bench) == {held.task_id}
+
+
+def test_it_goes_on_by_batches_and_rests_when_nothing_is_old(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forget, "BATCH", 2)
+    for _ in range(5):
+        bench.settle(bench.claimed(), Completed("1"))
+    bench.pass_time(2 * AGE)
+    session, clock = open_session(bench.url, "forgetful"), Clock()
+    forgetting = Forgetting(AGE, clock)
+    assert [forgetting.step(session) for _ in range(4)] == [2, 2, 1, 0]
+    bench.settle(bench.claimed(), Completed("1"))
+    bench.pass_time(2 * AGE)
+    assert forgetting.step(session) == 0
+    clock.now += forget.REST
+    assert forgetting.step(session) == 1
+    session.close()
+
+
+def test_lives_that_ended_long_ago_are_forgotten_too(bench: Bench) -> None:
+    bench.agent("old")
+    bench.sql("UPDATE agents SET stopped_at = clock_timestamp()")
+    bench.pass_time(2 * AGE)
+    bench.agent("new")
+    forgotten(bench)
+    assert bench.sql("SELECT agent_id FROM agents") == [("new",)]
