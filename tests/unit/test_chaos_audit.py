@@ -232,6 +232,15 @@ def test_work_is_taken_from_whom_a_postgres_that_had_just_come_back_let_in_no_mo
     assert said == faults_found
 
 
+@pytest.mark.parametrize(("exited_at", "faults_found"), [(101.3, set()), (140.0, {"wrong"})])
+def test_an_agent_that_ends_itself_leaves_what_it_had_just_claimed_to_others_first(
+    exited_at: float, faults_found: set[str]
+) -> None:
+    executions = [replace(EXECUTED, outcome="agent_lost"), replace(EXECUTED, execution=2, claimed_at=102.0)]
+    found = evidence(executions={"t1": executions}, incidents=[incident("exit", "ash", exited_at, exited_at)])
+    assert {finding.fault for finding in audit(found) if "was taken from" in finding.says} == faults_found
+
+
 def test_two_tasks_of_one_request_are_doubled() -> None:
     twin = replace(DONE, task_id="t2", created_at=110.0)
     assert "doubled" in faults(evidence(tasks={"t1": DONE, "t2": twin}))

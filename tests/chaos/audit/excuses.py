@@ -42,6 +42,11 @@ def severed(evidence: Evidence, program: str, start: float, end: float, *, slack
     return found + [i for i in ways if "postgres" in i.detail] + _locked_out(evidence, start, end, slack)
 
 
+def said_goodbye(evidence: Evidence, program: str, at: float) -> bool:
+    """Whether an agent ended by itself a moment after: what it had just claimed it left to others before."""
+    return any(i.began >= at for i in evidence.incidents_of(program, {"exit"}, at, at + _SEEN_WITHIN))
+
+
 def _locked_out(evidence: Evidence, start: float, end: float, slack: float) -> list[Incident]:
     """Where Postgres had just come back, and was stopped: who had his session again by then could work, and others not.
 

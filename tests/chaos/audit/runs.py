@@ -7,7 +7,7 @@ import math
 from collections import Counter
 from collections.abc import Iterator
 
-from tests.chaos.audit.excuses import PUBLISHERS, no_broker, severed
+from tests.chaos.audit.excuses import PUBLISHERS, no_broker, said_goodbye, severed
 from tests.chaos.audit.findings import Finding
 from tests.chaos.evidence import ENDS, Evidence, Execution, Run, Step
 from tests.chaos.incidents import Incident
@@ -131,7 +131,8 @@ def _unexplained(evidence: Evidence, work_type: str, execution: Execution) -> st
             killed = evidence.incidents_of(agent, {"child_kill"}, start, end, slack=2)
             return "" if killed else f"of {agent} crashed, and nobody killed it"
         case "agent_lost":
-            return "" if severed(evidence, agent, start, end, slack=_AFTERWARDS) else f"was taken from {agent}, alive"
+            is_gone = severed(evidence, agent, start, end, slack=_AFTERWARDS) or said_goodbye(evidence, agent, end)
+            return "" if is_gone else f"was taken from {agent}, alive"
     return ""
 
 
