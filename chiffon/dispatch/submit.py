@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import threading
 import time
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, TypeAlias
 
+from chiffon.dispatch.company import Company
 from chiffon.dispatch.options import checked
 from chiffon.domain.errors import IdempotencyKeyReused, LedgerUnavailable, OutcomeUnknown, TaskExists
 from chiffon.domain.idempotency import fingerprint
 from chiffon.domain.tasks import Acceptance, Accepted, Duplicate, IdTaken, KeyReused, NewTask, Ring
 from chiffon.domain.values import check_value
 from chiffon.domain.work import WorkTypes, registry
-from chiffon.ledger.accept import accept, accept_inside, accept_one
-from chiffon.ledger.connect import CommitUnknown, Ledger, LostRace, on_connection
+from chiffon.ledger.accept import accept, accept_free, accept_inside
+from chiffon.ledger.connect import CommitUnknown, Ledger, LostRace, RefusedData, on_connection
 
 _Accepted: TypeAlias = tuple[list[Acceptance], set[str]]
 """What became of each task, and the ids of those that are `pending`: theirs are the first rings."""
@@ -185,12 +188,45 @@ def _accept(ledger: Ledger, tasks: Sequence[NewTask], lease: float) -> _Accepted
 
 
 def _accept_one(ledger: Ledger, task: NewTask, lease: float) -> _Accepted | None:
-    """One task of which nobody has heard, in one round trip; None: somebody has."""
+    """One task of which nobody has heard, in one round trip, and with what others dispatch meanwhile.
+
+    None: somebody has heard of it, or it could not go with the others.
+    """
     try:
-        with ledger.statements() as cursor:
-            return accept_one(cursor, task, lease=lease)
+        status = _company(ledger).ask((task, lease))
     except CommitUnknown as error:
         raise _Unanswered(str(error), [Accepted(task.task_id)]) from error
+    except (LostRace, RefusedData):
+        return None
+    return None if status is None else ([Accepted(task.task_id)], {task.task_id} if status == "pending" else set())
+
+
+def _company(ledger: Ledger) -> Company[tuple[NewTask, float], str | None]:
+    """Those who dispatch to a ledger in this process."""
+    with _companies_lock:
+        if ledger not in _companies:
+            _companies[ledger] = Company(_Acceptor(weakref.ref(ledger)), apart=lambda asked: asked[0].request_id)
+        return _companies[ledger]
+
+
+@dataclass(frozen=True)
+class _Acceptor:
+    """Accepts what was dispatched together. The reference is weak, for the ledger's company has it."""
+
+    ledger: weakref.ref[Ledger]
+
+    def __call__(self, asked: Sequence[tuple[NewTask, float]]) -> list[str | None]:
+        """The state of each task; None: somebody has heard of it."""
+        ledger = self.ledger()
+        if ledger is None:
+            raise LedgerUnavailable("the ledger has been let go of")
+        with ledger.statements() as cursor:
+            born = accept_free(cursor, [task for task, _ in asked], lease=max(lease for _, lease in asked))
+        return [born.get(task.task_id) for task, _ in asked]
+
+
+_companies: weakref.WeakKeyDictionary[Ledger, Company[tuple[NewTask, float], str | None]] = weakref.WeakKeyDictionary()
+_companies_lock = threading.Lock()
 
 
 def _repeat_lost_races(attempt: Callable[[], _Accepted]) -> _Accepted:

@@ -74,8 +74,8 @@ def _born(source: str) -> str:
 # name: bear  -- (new) -> pending | scheduled; the first ring is leased in the same commit
 BEAR = Planned("bear", f"{_ASKED}{_born('asked')} SELECT task_id, status FROM born", before=(DURABLY,))
 
-# name: bear if free  -- takes the key and bears, in one statement; no row back: something is not free
-# A key without its task would be held for ever: if the id was taken in between, the statement undoes itself.
+# name: bear if free  -- takes the keys and bears, in one statement; a task without a row back was not free
+# A key without its task would be held for ever: if an id was taken in between, the statement undoes itself.
 _BEAR_IF_FREE = Planned(
     "bear_if_free",
     f"""{_ASKED}
@@ -87,6 +87,7 @@ _BEAR_IF_FREE = Planned(
    WHERE keyed AND NOT EXISTS (
      SELECT FROM request_keys held WHERE held.request_id = unknown.request_id
         AND (held.expires_at IS NULL OR held.expires_at > clock_timestamp()))
+   ORDER BY request_id
   ON CONFLICT (request_id) DO UPDATE
      SET task_id = excluded.task_id, fingerprint = excluded.fingerprint, expires_at = NULL
    WHERE request_keys.expires_at <= clock_timestamp()
@@ -94,23 +95,29 @@ _BEAR_IF_FREE = Planned(
 ), free AS (
   SELECT * FROM unknown WHERE NOT keyed OR task_id IN (SELECT task_id FROM taken)
 ){_born("free")}
-SELECT born.status, CASE WHEN born.task_id IS NULL THEN ('{TAKEN_MEANWHILE}' || task_id)::int END
+SELECT task_id, born.status, CASE WHEN born.task_id IS NULL THEN ('{TAKEN_MEANWHILE}' || task_id)::int END
   FROM free LEFT JOIN born USING (task_id)
 """,
     before=(LOOKING_UP, DURABLY),
 )
 
 
-def accept_one(cursor: Cursor, task: NewTask, *, lease: float) -> tuple[list[Acceptance], set[str]] | None:
-    """As `accept`, of a fresh task, if nobody has its ``request_id``; else None, and nothing was done.
+def accept_free(cursor: Cursor, tasks: Sequence[NewTask], *, lease: float) -> dict[str, str]:
+    """Write down those of the tasks, all of them fresh, whose ``request_id`` nobody has.
 
-    ``cursor``: each of its statements commits by itself.
+    Args:
+        cursor: each of its statements commits by itself: this is one.
+        tasks: no two with the same ``request_id``.
+        lease: as for `accept`.
+
+    Returns:
+        By the id of each that was written down its state, `pending` or `scheduled`.
+
+    Raises:
+        LostRace: nothing was done.
     """
-    _BEAR_IF_FREE.execute(cursor, born_from([task], lease=lease))
-    rows = cursor.fetchall()
-    if not rows:
-        return None
-    return [Accepted(task.task_id)], {task.task_id} if rows[0][0] == "pending" else set()
+    _BEAR_IF_FREE.execute(cursor, born_from(tasks, lease=lease))
+    return {task_id: status for task_id, status, _ in cursor.fetchall()}
 
 
 def accept(cursor: Cursor, tasks: Sequence[NewTask], *, lease: float) -> tuple[list[Acceptance], set[str]]:

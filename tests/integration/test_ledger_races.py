@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from chiffon.dispatch import submit
 from chiffon.dispatch.cancel import Cancelling, cancel
 from chiffon.dispatch.submit import submit_all
 from chiffon.domain.states import State
@@ -16,7 +17,7 @@ from chiffon.domain.tasks import Accepted, Claim, Duplicate, HeldElsewhere, NewT
 from chiffon.domain.verdicts import Completed
 from chiffon.ledger import claims, rings
 from chiffon.ledger.accept import accept
-from chiffon.ledger.connect import open_session, session_transaction
+from chiffon.ledger.connect import RefusedData, open_session, session_transaction
 from chiffon.ledger.follow import follow
 from chiffon.ledger.settle import Recorded
 from tests.bench import LEASE, TTL, Bench
@@ -203,3 +204,38 @@ def test_an_acceptance_waits_for_another_with_its_key(bench: Bench, how: str) ->
         getattr(session, how)()
     assert late.answer() == [Duplicate(first.task_id) if how == "commit" else Accepted(second.task_id)]
     session.close()
+
+
+def test_what_is_dispatched_while_a_commit_is_under_way_is_accepted_together_by_the_next(bench: Bench) -> None:
+    first, others = new_task(request_id="held", fresh=True), [new_task(fresh=True) for _ in range(5)]
+    refused = new_task(fresh=True, labels={"a": "\ud800"})
+    with bench.transaction() as cursor:
+        cursor.execute("INSERT INTO request_keys VALUES ('held', 'nobody', 'f')")
+        leading = Thread(lambda: submit_all(bench.ledger, [first], lease=LEASE))
+        until(lambda: bench.sql("SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'"))
+        following = [Thread(lambda task=task: submit_all(bench.ledger, [task], lease=LEASE)) for task in others]
+        until(lambda: len(submit._company(bench.ledger)._waiting) == len(others))
+        cursor.connection.rollback()
+    assert leading.answer()[0] == [Accepted(first.task_id)]
+    assert [thread.answer()[0] for thread in following] == [[Accepted(task.task_id)] for task in others]
+    ids = [task.task_id for task in others]
+    assert bench.sql("SELECT count(DISTINCT xmin::text) FROM tasks WHERE task_id = ANY(%s)", ids) == [(1,)]
+    with pytest.raises(RefusedData):
+        submit_all(bench.ledger, [refused], lease=LEASE)
+
+
+def test_a_task_that_the_ledger_refuses_costs_those_beside_it_nothing(bench: Bench) -> None:
+    first, refused = new_task(request_id="held", fresh=True), new_task(fresh=True, labels={"a": "\ud800"})
+    others = [new_task(fresh=True) for _ in range(3)]
+    with bench.transaction() as cursor:
+        cursor.execute("INSERT INTO request_keys VALUES ('held', 'nobody', 'f')")
+        leading = Thread(lambda: submit_all(bench.ledger, [first], lease=LEASE))
+        until(lambda: bench.sql("SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'"))
+        together = [refused, *others]
+        following = [Thread(lambda task=task: submit_all(bench.ledger, [task], lease=LEASE)) for task in together]
+        until(lambda: len(submit._company(bench.ledger)._waiting) == len(together))
+        cursor.connection.rollback()
+    with pytest.raises(RefusedData):
+        following[0].answer()
+    assert [thread.answer()[0] for thread in following[1:]] == [[Accepted(task.task_id)] for task in others]
+    assert leading.answer()[0] == [Accepted(first.task_id)]
