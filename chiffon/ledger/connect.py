@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
+import select
 import threading
+import time
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +15,7 @@ from typing import Any, TypeAlias
 
 import psycopg2
 from sqlalchemy import Connection, Engine, create_engine
+from sqlalchemy.exc import InvalidatePoolError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from chiffon.domain.errors import Busy, ChiffonError, LedgerUnavailable, SchemaBehind
@@ -26,6 +30,12 @@ _REFUSED_CLASSES = ("21", "22", "23", "54")
 
 _OUTDATED = {"0A000", "26000"}
 """SQLSTATEs of a planned statement whose result a migration has changed, or that its session was made to forget."""
+
+TESTED_AFTER = 1.0
+"""Seconds of idleness after which a connection of the pool is tested before it is lent."""
+
+_USED_AT = "chiffon_used_at"
+
 
 TAKEN_MEANWHILE = "taken meanwhile: "
 """What a statement says, as what is no number, to undo itself for having lost a race."""
@@ -153,7 +163,7 @@ class Ledger:
 
 
 def make_engine(url: str, *, pool_size: int = 5) -> Engine:
-    """A pooled engine that tests each connection before use, so that a restarted Postgres costs no request."""
+    """A pooled engine that tests idle connections before use, so that a restarted Postgres costs no request."""
     return create_engine(url, **engine_options(pool_size))
 
 
@@ -163,16 +173,38 @@ def engine_options(pool_size: int) -> dict[str, Any]:
         "pool_size": pool_size,
         "max_overflow": pool_size,
         "pool_timeout": 5,
-        "pool_pre_ping": True,
         "connect_args": _KEEPALIVE | PATIENT,
-        "pool_events": [(_set_up_pooled, "connect")],
+        "pool_events": [(_set_up_pooled, "connect"), (_test_idle, "checkout"), (_note_use, "checkin")],
     }
 
 
-def _set_up_pooled(connection: Any, _: Any) -> None:
+def _set_up_pooled(connection: Any, record: Any) -> None:
     """What the pool does with each new connection."""
     if _set_up(connection, _SET_UP_IF_OWN, _POOLED_SESSION):
         connection.planned = {}
+    _note_use(connection, record)
+
+
+def _note_use(_: Any, record: Any) -> None:
+    """A connection goes back to the pool."""
+    record.info[_USED_AT] = time.monotonic()
+
+
+def _test_idle(connection: Any, record: Any, _: Any) -> None:
+    """See whether a connection that was idle for a while, or has something to say, is still one.
+
+    (SQLAlchemy's own test is made each time, and takes as long as most of what is asked.)
+    """
+    is_fresh = time.monotonic() - record.info.get(_USED_AT, -math.inf) < TESTED_AFTER
+    if is_fresh and not _has_news(connection):
+        return
+    try:
+        connection.autocommit = True
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT 1")
+        connection.autocommit = False
+    except psycopg2.Error as error:
+        raise InvalidatePoolError from error
 
 
 def _set_up(connection: Any, statement: str, settings: dict[str, str]) -> bool:
@@ -195,6 +227,13 @@ def on_connection(connection: Any) -> Iterator[Cursor]:
     raw = getattr(fairy, "dbapi_connection", fairy)
     with raw.cursor() as cursor:
         yield cursor
+
+
+def _has_news(connection: Any) -> bool:
+    """Whether the server has said something that nobody asked for: that it ends, mostly."""
+    poll = select.poll()
+    poll.register(connection, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def open_session(url: str, name: str) -> Any:
