@@ -8,7 +8,7 @@ import signal
 import weakref
 from collections.abc import Callable
 from time import monotonic, time
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import structlog
 from billiard.einfo import ExceptionWithTraceback
@@ -43,10 +43,14 @@ from chiffon.domain.verdicts import (
 from chiffon.domain.work import WorkType
 from chiffon.ledger.settle import Fenced, Recorded, Settlement
 
-if TYPE_CHECKING:
-    from chiffon.agent.handover import HandOver
-
 log = structlog.get_logger(__name__)
+
+
+class Together(Protocol):
+    """What goes to a process of the pool with others."""
+
+    def recall(self) -> None:
+        """Have those that have not begun come back."""
 
 
 class ClaimedRequest(Request):
@@ -74,7 +78,7 @@ class ClaimedRequest(Request):
         self._surrendered = False
         self.claimed_at = monotonic()
         self.time_start: float | None = None
-        self.hand_over: HandOver | None = None
+        self.hand_over: Together | None = None
         """With which others it goes, while it does."""
         self.alone = bool(claim.crashes)
         """Whether it must not go with others: it, or one beside it, took its process along."""

@@ -10,15 +10,17 @@ from chiffon.domain.values import canonical
 from chiffon.ledger.connect import TAKEN_MEANWHILE, Cursor, LostRace
 from chiffon.ledger.planned import DURABLY, LOOKING_UP, Planned
 
-# name: take keys  -- (free | expired) -> held by these tasks; no row back means that another task holds it
-# Sorted, so that two batches cannot wait for each other. A key that is seen to be held is not tried: trying locks it,
-# and its task's end, which holds the task, would wait for the key while `follow` waits for the task.
-_TAKE_KEYS = """
+
+def _take_keys(source: str, where: str = "true") -> str:
+    """The statement that takes the free keys of `source (request_id, task_id, fingerprint)`, a table or the like.
+
+    Sorted, so that two batches cannot wait for each other. A key that is seen to be held is not tried: trying locks it,
+    and its task's end, which holds the task, would wait for the key while `follow` waits for the task.
+    """
+    return f"""
 INSERT INTO request_keys (request_id, task_id, fingerprint)
-SELECT request_id, task_id, fingerprint
-FROM unnest(%(request_ids)s::text[], %(task_ids)s::text[], %(fingerprints)s::text[])
-     AS asked (request_id, task_id, fingerprint)
- WHERE NOT EXISTS (
+SELECT request_id, task_id, fingerprint FROM {source}
+ WHERE {where} AND NOT EXISTS (
    SELECT FROM request_keys held WHERE held.request_id = asked.request_id
       AND (held.expires_at IS NULL OR held.expires_at > clock_timestamp()))
 ORDER BY request_id
@@ -27,6 +29,13 @@ ON CONFLICT (request_id) DO UPDATE
  WHERE request_keys.expires_at <= clock_timestamp()
 RETURNING request_id
 """
+
+
+# name: take keys  -- (free | expired) -> held by these tasks; no row back means that another task holds it
+_TAKE_KEYS = _take_keys(
+    "unnest(%(request_ids)s::text[], %(task_ids)s::text[], %(fingerprints)s::text[])"
+    " AS asked (request_id, task_id, fingerprint)"
+)
 
 # name: holders  -- reads who holds the keys that could not be taken
 _HOLDERS = "SELECT request_id, task_id, fingerprint FROM request_keys WHERE request_id = ANY(%(request_ids)s)"
@@ -81,19 +90,8 @@ _BEAR_IF_FREE = Planned(
     f"""{_ASKED}
 , unknown AS (
   SELECT * FROM asked WHERE NOT EXISTS (SELECT FROM tasks t WHERE t.task_id = asked.task_id)
-), taken AS (
-  INSERT INTO request_keys (request_id, task_id, fingerprint)
-  SELECT request_id, task_id, fingerprint FROM unknown
-   WHERE keyed AND NOT EXISTS (
-     SELECT FROM request_keys held WHERE held.request_id = unknown.request_id
-        AND (held.expires_at IS NULL OR held.expires_at > clock_timestamp()))
-   ORDER BY request_id
-  ON CONFLICT (request_id) DO UPDATE
-     SET task_id = excluded.task_id, fingerprint = excluded.fingerprint, expires_at = NULL
-   WHERE request_keys.expires_at <= clock_timestamp()
-  RETURNING task_id
-), free AS (
-  SELECT * FROM unknown WHERE NOT keyed OR task_id IN (SELECT task_id FROM taken)
+), taken AS ({_take_keys("unknown AS asked", where="keyed")}), free AS (
+  SELECT * FROM unknown WHERE NOT keyed OR request_id IN (SELECT request_id FROM taken)
 ){_born("free")}
 SELECT task_id, born.status, CASE WHEN born.task_id IS NULL THEN ('{TAKEN_MEANWHILE}' || task_id)::int END
   FROM free LEFT JOIN born USING (task_id)
