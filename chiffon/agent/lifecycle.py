@@ -67,12 +67,13 @@ def refuse_an_older_schema(**_: Any) -> None:
         ledger.close()
 
 
-@signals.worker_process_init.connect
+@signals.worker_init.connect
 @signals.worker_ready.connect
 def spare_what_stays(**_: Any) -> None:
-    """Have the garbage collector leave alone what a process has loaded by now: it will not go.
+    """Have the garbage collector leave alone what has been loaded by now: it will not go.
 
-    Else it looks through all of it again and again, for a fifth of an agent's time under load.
+    Else it looks through all of it again and again, for a fifth of an agent's time under load; and in the processes of
+    the pool, which share these pages until somebody writes on them, it would make copies of them all.
     """
     gc.collect()
     gc.freeze()

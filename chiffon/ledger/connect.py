@@ -28,7 +28,7 @@ Cursor: TypeAlias = Any  # psycopg2 has no types of its own
 _REFUSED_CLASSES = ("21", "22", "23", "54")
 """SQLSTATE classes that speak of the data and not of the server: the same statement will be refused again."""
 
-_OUTDATED = {"0A000", "26000"}
+OUTDATED = {"0A000", "26000"}
 """SQLSTATEs of a planned statement whose result a migration has changed, or that its session was made to forget."""
 
 TESTED_AFTER = 1.0
@@ -319,7 +319,7 @@ def translated() -> Iterator[None]:
             raise SchemaBehind(
                 f"the ledger's schema is behind ({_first_line(error)}): run `chiffon db upgrade`"
             ) from error
-        if state in _OUTDATED:
+        if state in OUTDATED:
             raise LedgerUnavailable(f"the session's plans are of use no longer: {_first_line(error)}") from error
         if isinstance(error, psycopg2.OperationalError | psycopg2.InterfaceError) or state.startswith(
             ("57", "08", "25")

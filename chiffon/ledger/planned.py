@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from chiffon.ledger.connect import Cursor
+import psycopg2
+
+from chiffon.ledger.connect import OUTDATED, Cursor
 
 GOOD_FOR = 10.0
 """Seconds for which a plan is good. Tables grow, and Postgres itself looks at that about once a minute."""
@@ -47,9 +49,14 @@ class Planned:
         if planned is None:
             cursor.execute(self.whole, values)
             return
-        for part in (*self.before, self):
-            part._plan(cursor, planned)
-        cursor.execute(self._calls, values)
+        try:
+            for part in (*self.before, self):
+                part._plan(cursor, planned)
+            cursor.execute(self._calls, values)
+        except psycopg2.Error as error:
+            if error.pgcode in OUTDATED:
+                cursor.connection.planned = None  # whoever has it next need not fail over the same
+            raise
 
     def _plan(self, cursor: Cursor, planned: dict[str, float]) -> None:
         """``planned``: by name, when each was planned."""

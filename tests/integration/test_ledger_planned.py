@@ -41,13 +41,30 @@ def test_a_plan_is_made_anew_after_a_while_for_tables_grow(bench: Bench, monkeyp
     assert plans(agent)["chiffon_claim"] != made["chiffon_claim"]
 
 
-def test_a_pooled_session_plans_nothing_for_it_may_be_another_s_a_moment_later(bench: Bench) -> None:
-    claim = bench.claimed()
+ONE = Planned("one", "SELECT %(task_id)s::text")
+PLANS = "SELECT count(*) FROM pg_prepared_statements WHERE name = 'chiffon_one'"
+
+
+@pytest.mark.parametrize("is_own", [True, False])
+def test_a_pooled_session_plans_only_if_nobody_else_has_it_a_moment_later(bench: Bench, is_own: bool) -> None:
     with bench.transaction() as cursor:
-        Planned("one", "SELECT %(task_id)s::text").execute(cursor, {"task_id": claim.task_id})
-        assert cursor.fetchall() == [(claim.task_id,)]
-        cursor.execute("SELECT name FROM pg_prepared_statements")
-        assert cursor.fetchall() == []
+        cursor.connection.planned = cursor.connection.planned if is_own else None
+        ONE.execute(cursor, {"task_id": "a"})
+        assert cursor.fetchall() == [("a",)]
+        cursor.execute(PLANS)
+        assert cursor.fetchall() == [(int(is_own),)]
+
+
+def test_a_pooled_session_that_was_made_to_forget_its_plans_fails_once(bench: Bench) -> None:
+    for _ in range(2):
+        with bench.transaction() as cursor:
+            ONE.execute(cursor, {"task_id": "a"})
+    bench.sql("DEALLOCATE ALL")
+    with pytest.raises(LedgerUnavailable), bench.transaction() as cursor:
+        ONE.execute(cursor, {"task_id": "a"})
+    with bench.transaction() as cursor:
+        ONE.execute(cursor, {"task_id": "a"})
+        assert cursor.fetchall() == [("a",)]
 
 
 def test_a_session_that_was_made_to_forget_its_plans_is_of_use_no_longer(bench: Bench) -> None:
