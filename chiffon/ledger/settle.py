@@ -82,12 +82,15 @@ _SETTLE = Planned(
     "settle",
     f"""
 WITH verdicts AS (
-  SELECT * FROM unnest(%(task_ids)s::text[], %(executions)s::int[], %(goals)s::text[], %(outcomes)s::text[],
-                       %(results)s::text[], %(errors)s::text[], %(ran_for)s::float8[], %(after)s::float8[],
-                       %(withdrawn)s::bool[], %(dead_letters)s::bool[], %(children)s::text[], %(anew)s::jsonb[],
-                       %(caught)s::bool[])
-    AS v (task_id, execution, goal, outcome, result, error, ran_for, after, withdrawn, dead_letter, children, anew,
-          caught)
+  SELECT task_id, execution, coalesce(goal, 'completed') AS goal, coalesce(outcome, 'completed') AS outcome, result,
+         error, ran_for, coalesce(after, 0) AS after, coalesce(withdrawn, false) AS withdrawn,
+         coalesce(dead_letter, true) AS dead_letter, children, anew, coalesce(caught, true) AS caught
+    FROM unnest(%(task_ids)s::text[], %(executions)s::int[], %(goals)s::text[], %(outcomes)s::text[],
+                %(results)s::text[], %(errors)s::text[], %(ran_for)s::float8[], %(after)s::float8[],
+                %(withdrawn)s::bool[], %(dead_letters)s::bool[], %(children)s::text[], %(anew)s::jsonb[],
+                %(caught)s::bool[])
+         AS v (task_id, execution, goal, outcome, result, error, ran_for, after, withdrawn, dead_letter, children,
+               anew, caught)
 ), held AS (
   SELECT v.*, v.outcome = 'crashed' AS crashed, make_interval(secs => least(v.after, {LONGEST_WAIT})) AS wait,
          CASE WHEN t.cancel_requested_at IS NOT NULL AND v.goal IN ('retrying', 'pending', 'failed') THEN 'cancelled'
@@ -220,22 +223,28 @@ def _plan(verdict: Verdict) -> _Plan:
 
 
 def _columns(settlements: Sequence[Settlement]) -> dict[str, list[Any]]:
+    """The verdicts as the statement takes them: what is usual in all of them is not said at all."""
     plans = [_plan(s.verdict) for s in settlements]
     return {
         "task_ids": [s.task_id for s in settlements],
         "executions": [s.execution for s in settlements],
-        "goals": [p.goal for p in plans],
-        "outcomes": [p.outcome for p in plans],
+        "goals": _unusual([p.goal for p in plans], "completed"),
+        "outcomes": _unusual([p.outcome for p in plans], "completed"),
         "results": [p.result for p in plans],
-        "errors": [error_json(p.error) for p in plans],
+        "errors": _unusual([error_json(p.error) for p in plans], None),
         "ran_for": [s.ran_for for s in settlements],
-        "after": [p.after for p in plans],
-        "withdrawn": [p.withdrawn for p in plans],
-        "dead_letters": [s.dead_letter for s in settlements],
-        "children": [s.children for s in settlements],
-        "anew": [s.anew for s in settlements],
-        "caught": [s.caught for s in settlements],
+        "after": _unusual([p.after for p in plans], 0.0),
+        "withdrawn": _unusual([p.withdrawn for p in plans], False),
+        "dead_letters": _unusual([s.dead_letter for s in settlements], True),
+        "children": _unusual([s.children for s in settlements], None),
+        "anew": _unusual([s.anew for s in settlements], None),
+        "caught": _unusual([s.caught for s in settlements], True),
     }
+
+
+def _unusual(values: list[Any], usual: Any) -> list[Any]:
+    """The values, or nothing if all are as usual: unnest fills up with NULL what is shorter."""
+    return [] if values.count(usual) == len(values) else values
 
 
 def error_json(error: WorkError | None) -> str | None:
