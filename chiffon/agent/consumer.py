@@ -229,7 +229,7 @@ class LedgerConsumer(Consumer):
         """What came in one go has been dealt with: hand it on, and tell the broker what is done."""
         if not self._drain.begun:
             self._line.move()
-            self._offer_waiting()
+        self._offer_waiting()
         self._intake.flush()
 
     # Deliveries
@@ -258,7 +258,9 @@ class LedgerConsumer(Consumer):
             self._offer_waiting()
 
     def _offer_waiting(self) -> None:
-        """Offer to the clerk what there is a slot for."""
+        """Offer to the clerk what there is a slot for; nothing more once the agent ends, for others are there."""
+        if self._drain.begun:
+            return
         for delivery, what in self._intake.admit():
             self._clerk.tell(Offer(what, lambda fate, d=delivery, w=what: self._on_fate(d, w, fate)))  # type: ignore[misc]
 

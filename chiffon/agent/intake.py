@@ -47,6 +47,8 @@ class Intake:
         self._window = Window(consumer, slots)
         self._receipts = Receipts(self._acknowledge)
         self._connections = 0
+        self._stands = partial(self._is_connection, 0)
+        """Whether the connection of now still stands, for whoever asks later."""
         self._load = 0.0
         """Slots that what is offered and claimed takes up."""
         self._order = itertools.count()
@@ -64,6 +66,7 @@ class Intake:
     def disconnected(self) -> None:
         """The connection is gone, and what it brought will come again."""
         self._connections += 1
+        self._stands = partial(self._is_connection, self._connections)
         self._receipts = Receipts(self._acknowledge)  # the next channel knows none of these tags, and closes over one
         self._waiting.clear()
         self._traffic.disconnected()
@@ -80,7 +83,7 @@ class Intake:
             self._traffic,
             self._hearing,
             self._receipts,
-            partial(self._is_connection, self._connections),
+            self._stands,
             self._consumer.connection_errors,
         )
 

@@ -12,6 +12,10 @@ from tests.chaos.promises import Promises
 from tests.chaos.stand import Stand
 
 PATIENCE = 120.0
+"""Seconds until there was no pulse."""
+
+PATIENCE_IN_LINE = 600.0
+"""And where nothing is urgent to the broker (quorum queues before RabbitMQ 4.3): it waits behind all that is open."""
 
 _ENDS = frozenset({"completed", "failed", "cancelled", "timed_out", "expired", "dead_lettered"})
 
@@ -33,7 +37,7 @@ class Pulse:
             number = self._number
         order = Order(f"pulse-{self.stand.name}-{number}", "chaos.note", {}, {"priority": 5})
         began = time.monotonic()
-        ended = self._ends(order, began + PATIENCE)
+        ended = self._ends(order, began + (PATIENCE if self.stand.has_priorities else PATIENCE_IN_LINE))
         self.beats.append((after, time.monotonic() - began if ended else None))
 
     def _ends(self, order: Order, deadline: float) -> bool:

@@ -45,6 +45,7 @@ SETTINGS = {
     "CHIFFON_IDEMPOTENCY_TTL": str(IDEMPOTENCY_TTL),
     "CHIFFON_RING_LEASE": "2",
     "CHIFFON_LOST_AFTER": "4",
+    "CHIFFON_UNKNOWN_AFTER": "20",
     "CHIFFON_ACK_AFTER": "8",
     "CHIFFON_DRAIN_SECONDS": str(DRAIN_SECONDS),
     "CHIFFON_CANCEL_GRACE": "1",
@@ -76,6 +77,11 @@ class Stand:
         self.name = uuid.uuid4().hex[:6]
         self._locks: dict[str, threading.Lock] = {}
         self._open = contextlib.ExitStack()
+
+    @property
+    def has_priorities(self) -> bool:
+        """Whether an urgent task is handed out first: the quorum queues of its broker do not do that."""
+        return self._queue_type == "classic"
 
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as opening:

@@ -241,6 +241,18 @@ def test_an_agent_that_ends_itself_leaves_what_it_had_just_claimed_to_others_fir
     assert {finding.fault for finding in audit(found) if "was taken from" in finding.says} == faults_found
 
 
+@pytest.mark.parametrize(
+    ("code", "started_at", "faults_found"), [("0", None, set()), ("0", 100.5, {"wrong"}), ("-9", 100.5, set())]
+)
+def test_a_restart_costs_what_was_claimed_no_more_than_a_claim(
+    code: str, started_at: float | None, faults_found: set[str]
+) -> None:
+    lost = replace(EXECUTED, outcome="agent_lost", started_at=started_at)
+    restart = replace(incident("agent_restart", "ash", 90.0, 103.0), detail=f"code {code}")
+    found = evidence(executions={"t1": [lost, replace(EXECUTED, execution=2, claimed_at=102.0)]}, incidents=[restart])
+    assert {finding.fault for finding in audit(found) if "was taken from" in finding.says} == faults_found
+
+
 def test_two_tasks_of_one_request_are_doubled() -> None:
     twin = replace(DONE, task_id="t2", created_at=110.0)
     assert "doubled" in faults(evidence(tasks={"t1": DONE, "t2": twin}))

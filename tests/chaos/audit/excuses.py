@@ -42,9 +42,17 @@ def severed(evidence: Evidence, program: str, start: float, end: float, *, slack
     return found + [i for i in ways if "postgres" in i.detail] + _locked_out(evidence, start, end, slack)
 
 
-def said_goodbye(evidence: Evidence, program: str, at: float) -> bool:
-    """Whether an agent ended by itself a moment after: what it had just claimed it left to others before."""
-    return any(i.began >= at for i in evidence.incidents_of(program, {"exit"}, at, at + _SEEN_WITHIN))
+def said_goodbye(evidence: Evidence, program: str, execution: Execution) -> bool:
+    """Whether an agent ended a moment after: what it had just claimed it left to others before, uncounted.
+
+    One that is restarted drains, and may be killed by its own work meanwhile.
+    """
+    end = execution.finished_at or execution.claimed_at
+    exits = evidence.incidents_of(program, {"exit"}, end, end + _SEEN_WITHIN)
+    restarts = evidence.incidents_of(program, {"agent_restart"}, end, end, slack=_BACK_WITHIN)
+    return any(i.began >= end for i in exits) or any(
+        execution.started_at is None or "code 0" not in restart.detail for restart in restarts
+    )
 
 
 def _locked_out(evidence: Evidence, start: float, end: float, slack: float) -> list[Incident]:

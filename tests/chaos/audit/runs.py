@@ -131,7 +131,9 @@ def _unexplained(evidence: Evidence, work_type: str, execution: Execution) -> st
             killed = evidence.incidents_of(agent, {"child_kill"}, start, end, slack=2)
             return "" if killed else f"of {agent} crashed, and nobody killed it"
         case "agent_lost":
-            is_gone = severed(evidence, agent, start, end, slack=_AFTERWARDS) or said_goodbye(evidence, agent, end)
+            is_gone = severed(evidence, agent, start, end, slack=_AFTERWARDS) or said_goodbye(
+                evidence, agent, execution
+            )
             return "" if is_gone else f"was taken from {agent}, alive"
     return ""
 
