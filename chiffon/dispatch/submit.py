@@ -26,6 +26,9 @@ _Accepted: TypeAlias = tuple[list[Acceptance], set[str]]
 _RACES = 10
 """How often an acceptance that lost a race is repeated: each loss means that somebody else's was accepted."""
 
+_LOOK_AGAIN_FOR = 4.0
+"""Seconds after a commit without an answer in which it is tried to find out: less than one connect that hangs takes."""
+
 
 @dataclass(frozen=True)
 class Order:
@@ -244,8 +247,11 @@ def _accept_again(ledger: Ledger, tasks: Sequence[NewTask], lease: float, unansw
     A commit that is still under way makes this one wait for it. What had happened is left to the sweeper to ring; what
     was a duplicate then is one now.
     """
+    until = time.monotonic() + _LOOK_AGAIN_FOR
     for pause in (0.0, 0.1, 0.5):
         time.sleep(pause)
+        if time.monotonic() > until:
+            break  # it hangs: the caller has waited long enough to be told that nobody knows
         try:
             fates, pending = _repeat_lost_races(lambda: _accept(ledger, tasks, lease))
         except LedgerUnavailable:
