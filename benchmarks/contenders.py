@@ -128,10 +128,14 @@ class Procrastinate:
 
 @dataclass(frozen=True)
 class Chiffon:
-    """An agent, with everything that is on by default. ``work_ahead``: as CHIFFON_WORK_AHEAD; empty is the default."""
+    """An agent, with everything that is on by default.
+
+    ``work_ahead``, ``retention``: as CHIFFON_WORK_AHEAD and CHIFFON_RETENTION; empty is the default.
+    """
 
     name: str
     work_ahead: str
+    retention: str = ""
     template: str = LEDGER
     keeps_ends: bool = True
     queue: str = "work_queue"
@@ -148,6 +152,7 @@ class Chiffon:
             "CHIFFON_API_KEYS": self.KEY,
             "CHIFFON_WORKERS": "benchmarks.apps.chiffon_work",
             "CHIFFON_WORK_AHEAD": self.work_ahead,
+            "CHIFFON_RETENTION": self.retention,
             "CHIFFON_LOG_LEVEL": "WARNING",  # as Celery's and the others' workers have it by default
         }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from functools import partial
+from itertools import pairwise
 
 from benchmarks.bench import Bench
 from benchmarks.contenders import DRAINERS, Contender
@@ -33,7 +34,7 @@ def _round(bench: Bench, contender: Contender, deed: str, count: int) -> dict[st
 
 
 def drain(ground: Ground, contender: Contender, count: int) -> dict[str, float]:
-    """Start the worker on ``count`` waiting tasks and return ``tasks_per_s``.
+    """Start the worker on ``count`` waiting tasks and return ``tasks_per_s``, ``runs`` and the longest ``pause_ms``.
 
     All processes begin together. The clock starts when a tenth of the tasks has run, and stops when the last one is
     done: has run, and where ends are kept, all ends are to be read in the database. Raises RoundFailed.
@@ -46,7 +47,13 @@ def drain(ground: Ground, contender: Contender, count: int) -> dict[str, float]:
         seen = time.monotonic_ns()
     notes = tally.notes()
     done = seen if contender.keeps_ends else notes[-1].at
-    return {"tasks_per_s": rate(notes, count, done), "runs": len(notes)}
+    return {"tasks_per_s": rate(notes, count, done), "runs": len(notes), "pause_ms": longest_pause(notes)}
+
+
+def longest_pause(notes: Sequence[Note]) -> float:
+    """Milliseconds in which nothing was run, once the warm-up was over."""
+    warm = notes[int(len(notes) * WARM_UP) :]
+    return max((after.at - before.at for before, after in pairwise(warm)), default=0) / 1e6
 
 
 def rate(notes: Sequence[Note], count: int, done: int) -> float:

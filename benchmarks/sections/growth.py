@@ -7,7 +7,7 @@ import statistics
 import time
 import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from benchmarks.bench import Bench
@@ -24,6 +24,9 @@ NAME = "growth"
 
 _COPIED = 100_000
 """Up to so many rows each round has a copy; beyond, what a round adds is too little to matter."""
+
+_RETENTION = 14 * 86_400
+"""Seconds: the copies are older, and what a round does is not."""
 
 _CLAIMED = 100
 """Tasks in one claim."""
@@ -76,7 +79,24 @@ def _round(bench: Bench, contender: Chiffon, database_url: str, rows: int) -> di
     with _ground(bench, database_url, rows, together=PROCESSES) as ground:
         contender.fill(ground, "noop", sizes.growth_drain)
         found["drain_per_s"] = drain(ground, contender, sizes.growth_drain)["tasks_per_s"]
-    return found
+    return found | _forgetting(bench, replace(contender, retention=str(_RETENTION)), database_url, rows)
+
+
+def _forgetting(bench: Bench, contender: Chiffon, database_url: str, rows: int) -> dict[str, float]:
+    """The same drain while old tasks are forgotten: how fast, how long nothing was run, and how many went."""
+    with _ground(bench, database_url, rows, together=PROCESSES) as ground, ground.database() as database:
+        contender.fill(ground, "noop", bench.sizes.growth_drain)
+        before = _known(database)
+        found = drain(ground, contender, bench.sizes.growth_drain)
+        return {
+            "forgetting_drain_per_s": found["tasks_per_s"],
+            "forgetting_pause_ms": found["pause_ms"],
+            "forgotten": before - _known(database),
+        }
+
+
+def _known(database: Database) -> int:
+    return int(database("SELECT count(*) FROM tasks")[0][0])
 
 
 @contextlib.contextmanager
