@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks.apps.crowd import arrive, share
 from benchmarks.errors import RoundFailed
-from benchmarks.sections.drain import rate
+from benchmarks.sections.drain import longest_pause, rate
 from benchmarks.sections.growth import name_of
 from benchmarks.sections.latency import percentiles
 from benchmarks.tally import RING, Note, Pen, Tally
@@ -51,6 +51,14 @@ def test_the_first_tenth_is_not_counted() -> None:
 def test_the_clock_starts_no_sooner_than_the_last_process() -> None:
     late = [Note(1 if n < 500 else n % 2 + 1, n, (n if n < 500 else n + 5000) * SECOND // 1000) for n in range(1000)]
     assert rate(late, 1000, late[-1].at) == pytest.approx(1000)
+
+
+def test_the_longest_pause_is_one_after_the_warm_up() -> None:
+    slow_start = [note._replace(at=note.at - 50 * SECOND) if note.key < 50 else note for note in notes(1000)]
+    held_up = [note._replace(at=note.at + SECOND) if note.key >= 700 else note for note in slow_start]
+    assert longest_pause(slow_start) == pytest.approx(1)
+    assert longest_pause(held_up) == pytest.approx(1001)
+    assert longest_pause([]) == 0
 
 
 def test_the_clock_stops_when_all_is_done_and_not_when_all_has_run() -> None:
