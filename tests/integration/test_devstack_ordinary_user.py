@@ -61,4 +61,4 @@ def test_an_ordinary_user_has_a_broker_and_a_ledger_in_a_folder_and_nothing_else
     assert found["rabbitmq"]
     assert all(Path(folder).is_relative_to(home) for folder in found["data"])
     assert found["pids"]
-    assert not [pid for pid in found["pids"] if psutil.pid_exists(pid)], "it leaves no process"
+    eventually("no process to be left", lambda: not [pid for pid in found["pids"] if psutil.pid_exists(pid)])
