@@ -36,7 +36,6 @@ TESTED_AFTER = 1.0
 
 _USED_AT = "chiffon_used_at"
 
-
 TAKEN_MEANWHILE = "taken meanwhile: "
 """What a statement says, as what is no number, to undo itself for having lost a race."""
 
@@ -309,7 +308,8 @@ def translated() -> Iterator[None]:
         yield
     except psycopg2.Error as error:
         state = error.pgcode or ""
-        if TAKEN_MEANWHILE in str(error):
+        # The rest of what an error says may quote the data.
+        if state == "22P02" and TAKEN_MEANWHILE in (error.diag.message_primary or ""):
             raise LostRace(f"Postgres let another transaction go first: {_first_line(error)}") from error
         if state.startswith(_REFUSED_CLASSES):
             raise RefusedData(f"Postgres refused the data: {_first_line(error)}") from error

@@ -38,7 +38,9 @@ def ledger(bench: Bench, proxy: Proxy) -> Iterator[Ledger]:
     lent.close()
 
 
-@pytest.mark.parametrize("result", ['"\\u0000"', '"\\ud800"', "NaN", "{", "", '{"a": 1'])
+@pytest.mark.parametrize(
+    "result", ['["taken meanwhile: ", "\\u0000"]', '"\\u0000"', '"\\ud800"', "NaN", "{", "", '{"a": 1']
+)
 def test_a_result_that_jsonb_cannot_keep_is_refused_as_data(bench: Bench, result: str) -> None:
     claim = bench.claimed()
     with pytest.raises(RefusedData):
