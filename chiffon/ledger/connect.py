@@ -6,9 +6,7 @@ import contextlib
 import math
 import os
 import select
-import threading
 import time
-import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, TypeAlias
@@ -21,6 +19,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from chiffon.domain.errors import Busy, ChiffonError, LedgerUnavailable, SchemaBehind
 from chiffon.ledger.address import connect_arguments
 from chiffon.ledger.patience import PATIENT
+from chiffon.ledger.unshared import connect_unshared
 
 Cursor: TypeAlias = Any  # psycopg2 has no types of its own
 """A psycopg2 cursor inside an open transaction: what every statement of this room takes."""
@@ -239,26 +238,10 @@ def open_session(url: str, name: str) -> Any:
     """A psycopg2 connection of one's own, called ``name`` in ``pg_stat_activity``. Raises LedgerUnavailable."""
     arguments = connect_arguments(url)
     with translated():
-        connection = _connect_unshared({**arguments, **_KEEPALIVE, **PATIENT, "application_name": name[:63]})
+        connection = connect_unshared({**arguments, **_KEEPALIVE, **PATIENT, "application_name": name[:63]})
         _set_up(connection, _SET_UP, _HELD_SESSION)
     connection.planned = {}
     return connection
-
-
-def _connect_unshared(arguments: dict[str, Any]) -> Any:
-    """A connection that no forked child has, or will have.
-
-    One that was being opened while another thread forked is not known to be let go of in the child. It is ended, while
-    there is nothing yet that its session could keep; a lock instead would have every fork wait for Postgres.
-    """
-    while True:
-        with _fork_lock:  # no fork is under way
-            forks = _forks
-        connection = psycopg2.connect(**arguments)
-        _sessions.add(connection)
-        if _forks == forks:
-            return connection
-        connection.close()
 
 
 @contextmanager
@@ -336,35 +319,3 @@ def translated() -> Iterator[None]:
 
 def _first_line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
-
-
-_sessions: weakref.WeakSet[Any] = weakref.WeakSet()
-_fork_lock = threading.Lock()
-_forks = 0
-
-
-def _before_fork() -> None:
-    global _forks
-    _fork_lock.acquire()
-    _forks += 1
-
-
-def _after_fork() -> None:
-    _fork_lock.release()
-
-
-def _let_go_in_child() -> None:
-    """In a forked child: let go of the inherited sessions, without a word on their sockets.
-
-    Left open, such a socket keeps the session and its locks after the parent's death. Closing it by libpq would end
-    the parent's session; closing the descriptor alone would leave libpq one that may come to mean another file.
-    """
-    nowhere = os.open(os.devnull, os.O_RDWR)
-    for connection in _sessions:
-        if not connection.closed:
-            os.dup2(nowhere, connection.fileno())
-    os.close(nowhere)
-    _after_fork()
-
-
-os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_let_go_in_child)
