@@ -69,6 +69,10 @@ class Tap:
                 self._listen()
 
     def _listen(self) -> None:
+        # Not before somebody consumes: on a broker that was wiped the tap would be the only queue there is, and take
+        # what is published to no other; its publisher would have a confirm, where he must be told of no route.
+        if not self._stand.consumers():
+            return
         with self._stand.amqp.channel() as channel:
             channel.exchange_declare("work", "direct", durable=True, auto_delete=False)
             queue = channel.queue_declare(exclusive=True).queue
