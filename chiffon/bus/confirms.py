@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import struct
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import amqp
-from amqp import spec
 
 from chiffon.bus.connect import Connection
 from chiffon.bus.letters import Letter
+from chiffon.bus.sealing import seal
 from chiffon.domain.errors import MalformedMessage
 
 WINDOW = 500
 """Letters under way at once: enough to hide the broker's fsync, few enough to be read back when it is slow."""
 
 BLOCKED = "RabbitMQ takes no messages: a memory or disk alarm"
-_FRAME_OVERHEAD = 8 + 14  # the frame's own bytes, and those of a content header before its properties
-_CANNOT_ENCODE = (struct.error, ValueError, TypeError, AttributeError, OverflowError, RecursionError, amqp.AMQPError)
+_AT_ONCE = 65_536
+"""Bytes after which letters are written, or sooner: a call of the system costs more than to encode a letter."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +68,7 @@ class Confirms:
         self._channel.events["basic_nack"].add(self._on_nack)
         self._channel.events["basic_return"].add(self._on_return)
         self._tag = 0  # the broker numbers the publishes of a channel from 1
+        self._unwritten: list[tuple[str, bytes]] = []
         self._waiting: dict[int, str] = {}
         self._acked: set[str] = set()
         self._returned: set[str] = set()
@@ -81,7 +80,7 @@ class Confirms:
         ``deadline``: by the monotonic clock, in seconds. Never raises for what the broker or the network does: the
         receipt says it. When it says that the channel is not usable, the connection is to be dropped.
         """
-        for heard in (self._waiting, self._acked, self._returned, self._refused):
+        for heard in (self._unwritten, self._waiting, self._acked, self._returned, self._refused):
             heard.clear()  # a late word about an earlier call is of no use to anybody
         why, usable, closed = "", True, False
         try:
@@ -96,39 +95,49 @@ class Confirms:
         return self._receipt(letters, why, usable, closed)
 
     def _exchange(self, letters: Sequence[Letter], deadline: float) -> str:
-        why = ""
+        why, size = "", 0
         for letter in letters:
             try:
-                sealed = _Sealed(letter, self._connection.frame_max)
+                frames = seal(letter, channel=self._channel.channel_id, frame_max=self._connection.frame_max)
             except MalformedMessage as error:
                 self._refused.add(letter.message.message_id)
                 why = str(error)
                 continue
-            while len(self._waiting) >= WINDOW and not self._connection.blocked:
+            while len(self._waiting) + len(self._unwritten) >= WINDOW and not self._connection.blocked:
                 self._hear(deadline)
             if self._connection.blocked:
                 return BLOCKED
-            self._write(letter, sealed, deadline)
+            self._unwritten.append((letter.message.message_id, frames))
+            size += len(frames)
+            if size >= _AT_ONCE:
+                self._write(deadline)
+                size = 0
+        self._write(deadline)
         while self._waiting and not self._connection.blocked:
             self._hear(deadline)
         if self._waiting:
             return BLOCKED
         return "RabbitMQ refused it: a queue is full, or could not write" if self._refused and not why else why
 
-    def _write(self, letter: Letter, sealed: amqp.Message, deadline: float) -> None:
-        arguments = (0, letter.exchange, letter.routing_key, True, False)  # mandatory, not immediate
+    def _write(self, deadline: float) -> None:
+        # Not py-amqp's `basic_publish`: that one reads, without waiting, before it writes, and when half a frame has
+        # arrived it spins. Here `_hear` alone reads.
+        if not self._unwritten:
+            return
         try:
             with self._connection.transport.having_timeout(_left(deadline)):
-                # Not `basic_publish`: that one reads, without waiting, before it writes, and when half a frame has
-                # arrived it spins. Here `_hear` alone reads.
-                self._channel.send_method(spec.Basic.Publish, "Bssbb", arguments, sealed)
+                self._connection.transport.write(b"".join([frames for _, frames in self._unwritten]))
         except OSError:
             self._connection.drop()  # half a frame may be written: nothing more can be said on this socket
             raise
-        self._tag += 1
-        self._waiting[self._tag] = letter.message.message_id
+        self._connection.bytes_sent += 1  # a sign of life, which spares the next heartbeat
+        for message_id, _ in self._unwritten:
+            self._tag += 1
+            self._waiting[self._tag] = message_id
+        self._unwritten.clear()
 
     def _hear(self, deadline: float) -> None:
+        self._write(deadline)
         self._connection.drain_events(timeout=_left(deadline))
 
     def _receipt(self, letters: Sequence[Letter], why: str, usable: bool, closed: bool) -> Receipt:
@@ -178,27 +187,6 @@ def publish_apart(attempt: Callable[[Sequence[Letter]], Receipt], letters: Seque
             heard = Receipt(heard.confirmed, heard.returned, heard.refused, heard.refused, heard.why)
         receipt |= heard
     return receipt
-
-
-class _Sealed(amqp.Message):  # type: ignore[misc]  # py-amqp has no types
-    """A message that is encoded once, before a byte is written: what cannot be encoded leaves the channel whole."""
-
-    def __init__(self, letter: Letter, frame_max: int) -> None:
-        message = letter.message
-        properties: dict[str, Any] = {**message.properties, "message_id": message.message_id}
-        super().__init__(message.body, application_headers=dict(message.headers), **properties)
-        try:
-            self._encoded = bytes(super()._serialize_properties())
-            names = max(len(letter.exchange.encode()), len(letter.routing_key.encode()))
-        except _CANNOT_ENCODE as error:
-            raise MalformedMessage(f"AMQP has no words for the message {message.message_id}: {error}") from error
-        if names > 255:
-            raise MalformedMessage(f"the exchange or routing key of {message.message_id} is longer than 255 bytes")
-        if len(self._encoded) > frame_max - _FRAME_OVERHEAD:  # headers cannot be split; the broker would hang up
-            raise MalformedMessage(f"the headers of {message.message_id} are larger than a frame ({frame_max} bytes)")
-
-    def _serialize_properties(self) -> bytes:
-        return self._encoded
 
 
 def _left(deadline: float) -> float:

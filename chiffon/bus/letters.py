@@ -23,6 +23,7 @@ REASON, DIED_AT, QUEUE = "chiffon_reason", "chiffon_died_at", "chiffon_queue"
 """The headers of a dead letter that was published, not rejected: why, when (UTC), and which queue its task came by."""
 
 PERSISTENT = 2
+_AS_JSON = json.JSONEncoder(ensure_ascii=False)
 _SHORT = 255  # bytes of an AMQP short string: a task id of 255 characters may be longer
 _REPR_SIZE = 1024  # characters, as Celery's own `argsrepr_maxsize`
 
@@ -82,7 +83,7 @@ class Doorbell:
 
     def _body(self) -> bytes:
         embed = {"callbacks": None, "errbacks": None, "chain": None, "chord": None} | dict(self.embed or {})
-        return json.dumps([self.arguments, dict(self.parameters), embed], ensure_ascii=False).encode()
+        return _AS_JSON.encode([self.arguments, dict(self.parameters), embed]).encode()
 
     def _properties(self) -> dict[str, Any]:
         properties = {
@@ -137,6 +138,8 @@ def dead_letter_for(
 
 def _shown(value: Any, secret: tuple[str, ...]) -> str:
     """``value`` as logs, events and Flower show it."""
+    if not value:
+        return repr(value)
     hidden = redact(dict(value) if isinstance(value, Mapping) else value, secret)
     text = _SHORTENER.repr(hidden)
     return text if len(text) <= _REPR_SIZE else text[: _REPR_SIZE - 3] + "..."

@@ -14,6 +14,7 @@ import pytest
 from chiffon.bus.confirms import WINDOW, Confirms, Receipt, publish_apart
 from chiffon.bus.letters import Letter, Message
 from tests.bells import ids, letters
+from tests.frames import publishes
 
 Word = Callable[["Channel"], None]
 
@@ -21,14 +22,13 @@ Word = Callable[["Channel"], None]
 class Channel:
     """What `Confirms` uses of a channel: it keeps what was published and passes on what the broker says."""
 
+    channel_id = 1
+
     def __init__(self) -> None:
         self.events: dict[str, set[Callable[..., None]]] = defaultdict(set)
-        self.published: list[Any] = []
+        self.published: list[amqp.Message] = []
 
     def confirm_select(self) -> None: ...
-
-    def send_method(self, method: Any, kinds: str, arguments: Any, message: Any) -> None:
-        self.published.append(message)
 
     def say(self, event: str, *arguments: Any) -> None:
         for callback in self.events[event]:
@@ -40,12 +40,16 @@ class Broker:
 
     frame_max = 131072
     blocked = False
+    bytes_sent = 0
 
     def __init__(self, *script: Word) -> None:
         self._script = list(script)
         self._channel = Channel()
         self.dropped = False
         self.transport = self
+
+    def write(self, frames: bytes) -> None:
+        self._channel.published += [message for _, message in publishes(frames)]
 
     def channel(self) -> Channel:
         return self._channel
@@ -150,6 +154,22 @@ def test_no_more_than_a_window_is_under_way() -> None:
     assert len(broker.channel().published) == WINDOW
 
 
+def test_letters_go_in_few_writes_and_what_was_not_written_when_the_broker_blocks_takes_no_number() -> None:
+    broker = Broker()
+    writes: list[int] = []
+    broker.write = lambda frames: writes.append(len(publishes(frames)))  # type: ignore[method-assign]
+    confirms = Confirms(broker)  # type: ignore[arg-type]
+    broker._script = [lambda channel: setattr(broker, "blocked", True)]
+    first, now = letters(2 * WINDOW)[: WINDOW + 10], letters(2 * WINDOW)[WINDOW + 10 :]
+    receipt = confirms.publish(first, time.monotonic() + 5)
+    assert sum(writes) == WINDOW
+    assert len(writes) < 10
+    assert receipt.unconfirmed == ids(*first)
+    broker.blocked = False
+    broker._script = [ack(WINDOW, True), ack(WINDOW + 1)]
+    assert confirms.publish(now, time.monotonic() + 5).confirmed == ids(now[0])
+
+
 def odd(message_id: str = "odd", **fields: Any) -> Letter:
     place = {"exchange": fields.pop("exchange", "work"), "routing_key": fields.pop("routing_key", "work_queue")}
     return Letter(**place, message=Message(message_id, b"", **fields))
@@ -183,10 +203,10 @@ def test_a_letter_that_amqp_cannot_say_is_refused_before_a_byte_of_it_and_its_ne
 def test_half_a_frame_is_the_end_of_a_connection() -> None:
     broker = Broker()
 
-    def stall(*arguments: Any) -> None:
+    def stall(frames: bytes) -> None:
         raise TimeoutError
 
-    broker.channel().send_method = stall  # type: ignore[method-assign]
+    broker.write = stall  # type: ignore[method-assign]
     receipt = Confirms(broker).publish(letters(1), time.monotonic() + 5)  # type: ignore[arg-type]
     assert broker.dropped
     assert not receipt.usable

@@ -48,7 +48,12 @@ def test_a_made_up_id_passes_its_own_check() -> None:
 
 def test_a_derived_id_is_the_same_every_time_and_a_version_5_uuid() -> None:
     assert ids.derived_id("message", "7") == ids.derived_id("message", "7")
-    assert uuid.UUID(ids.derived_id("message", "7")).version == 5
+    assert ids.derived_id("message", "7") == str(uuid.uuid5(ids.NAMESPACE, "message\x007"))
+
+
+@given(st.lists(st.text(st.characters(exclude_categories=["Cs"])), min_size=1, max_size=3))
+def test_a_derived_id_is_what_the_rfc_says(parts: list[str]) -> None:
+    assert ids.derived_id(*parts) == str(uuid.uuid5(ids.NAMESPACE, "\x00".join(parts)))
 
 
 def test_derived_ids_tell_kinds_and_borders_apart() -> None:

@@ -1,0 +1,109 @@
+"""A letter as bytes: the frames of one `basic.publish`, so that many letters go to the broker in one write.
+
+py-amqp encodes headers field by field, and writes each message by itself: of what a ring costs that was half. The bytes
+here are the same; whatever is no text, number or nothing is still encoded by py-amqp.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
+
+import amqp
+from amqp import spec
+from amqp.serialization import dumps
+
+from chiffon.bus.letters import Letter, Message
+from chiffon.domain.errors import MalformedMessage
+
+FRAME_OVERHEAD = 8
+"""Bytes of a frame beside its payload."""
+
+_METHOD, _CONTENT_HEADER, _BODY = 1, 2, 3
+_END = b"\xce"
+_PUBLISH = struct.pack(">HHH", *spec.Basic.Publish, 0)  # and a field that AMQP 0-9-1 has reserved
+_MANDATORY = b"\x01"
+_CONTENT = 14
+"""Bytes of a content header before its properties, the flags included."""
+
+_SHORT = 255
+"""Bytes of a short string, at most."""
+
+_CANNOT_ENCODE = (struct.error, ValueError, TypeError, AttributeError, OverflowError, RecursionError, amqp.AMQPError)
+_MOST_INTEGER = 2**31 - 1
+
+
+def seal(letter: Letter, *, channel: int, frame_max: int) -> bytes:
+    """The frames that publish a letter, `mandatory`.
+
+    Args:
+        letter: what, and where to.
+        channel: the number of the channel.
+        frame_max: bytes of a frame, at most, as it was agreed with the broker.
+
+    Raises:
+        MalformedMessage: AMQP has no words for it; nothing of it may be written.
+    """
+    message = letter.message
+    try:
+        method = _PUBLISH + _short_string(letter.exchange) + _short_string(letter.routing_key) + _MANDATORY
+        header = _content_header(message)
+    except _CANNOT_ENCODE as error:
+        raise MalformedMessage(f"AMQP has no words for the message {message.message_id}: {error}") from error
+    room = frame_max - FRAME_OVERHEAD
+    if len(header) > room:  # headers cannot be split; the broker would hang up
+        raise MalformedMessage(f"the headers of {message.message_id} are larger than a frame ({frame_max} bytes)")
+    frames = [_frame(_METHOD, channel, method), _frame(_CONTENT_HEADER, channel, header)]
+    body = message.body
+    frames += [_frame(_BODY, channel, body[at : at + room]) for at in range(0, len(body), room)]
+    return b"".join(frames)
+
+
+def _frame(kind: int, channel: int, payload: bytes) -> bytes:
+    return struct.pack(">BHI", kind, channel, len(payload)) + payload + _END
+
+
+def _content_header(message: Message) -> bytes:
+    flags, encoded = 0, []
+    properties = {**message.properties, "application_headers": message.headers, "message_id": message.message_id}
+    for position, (name, kind) in enumerate(amqp.Message.PROPERTIES):
+        value = properties.get(name)
+        if value is None:
+            continue
+        flags |= 1 << 15 - position
+        if kind == "s":
+            encoded.append(_short_string(value))
+        else:
+            encoded.append(_table(value) if kind == "F" else dumps(kind, [value]))
+    return struct.pack(">HHQH", spec.Basic.CLASS_ID, 0, len(message.body), flags) + b"".join(encoded)
+
+
+def _table(fields: Mapping[str, Any]) -> bytes:
+    content = b"".join([_field(name, value) for name, value in fields.items()])
+    return struct.pack(">I", len(content)) + content
+
+
+def _field(name: str, value: Any) -> bytes:
+    if type(value) is str:
+        data = value.encode(errors="surrogatepass")
+        return _name(name) + b"S" + struct.pack(">I", len(data)) + data
+    if value is None:
+        return _name(name) + b"V"
+    if type(value) is int and -_MOST_INTEGER <= value <= _MOST_INTEGER:
+        return _name(name) + b"I" + struct.pack(">i", value)
+    return bytes(dumps("F", [{name: value}])[4:])  # without its length
+
+
+@lru_cache(maxsize=1024)
+def _name(name: str) -> bytes:
+    """The same few come again and again."""
+    return _short_string(name)
+
+
+def _short_string(text: str) -> bytes:
+    data = text.encode(errors="surrogatepass")
+    if len(data) > _SHORT:
+        raise ValueError(f"a name of {len(data)} bytes, where AMQP has {_SHORT}")
+    return bytes((len(data),)) + data
