@@ -6,6 +6,7 @@ import os
 import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -15,16 +16,21 @@ from chiffon.bus.letters import Doorbell, Letter, dead_letter_for
 from chiffon.bus.publisher import Publisher
 from chiffon.bus.topology import Topology
 from chiffon.config import Settings
-from chiffon.domain.errors import BrokerUnavailable, ChiffonError
+from chiffon.dispatch.confirmed import Confirmed
+from chiffon.domain.errors import BrokerUnavailable
 from chiffon.domain.tasks import Ring
-from chiffon.ledger import rings as ledger_rings
 from chiffon.ledger.connect import Ledger
-from chiffon.ledger.settle import clear_debts
 
 log = structlog.get_logger(__name__)
 
 GATHER = 500
-"""Rings published before their confirms are written down, in one statement."""
+"""Rings that are published together, at most."""
+
+CROWD, WITHIN = 16, 0.05
+"""Rings, and seconds: when so many have come in so short a time, the next ones wait for each other."""
+
+GATHER_FOR = 0.01
+"""Seconds for which they do: to publish one and to hear that it has arrived costs nearly what it costs for ten."""
 
 CAPACITY = 20_000
 """Rings that may wait here; what comes beyond is left to the sweeper, which rings when the lease has run out."""
@@ -63,6 +69,8 @@ class Ringer:
         self._thread: threading.Thread | None = None
         self._state = RingerState(True, False, False, "nothing has been rung yet")
         self._wanted = False
+        self._confirmed = Confirmed(ledger)
+        self._came_at: deque[float] = deque(maxlen=CROWD)
 
     def ring(self, rings: Iterable[Ring | Debt]) -> None:
         """Publish these soon. Never blocks and never fails: what is not rung here is rung by the sweeper."""
@@ -103,6 +111,7 @@ class Ringer:
             if self._pid != os.getpid():  # forked: the parent's queue and thread are not ours
                 self._waiting: queue.Queue[Ring | Debt] = queue.Queue(CAPACITY)
                 self._stopping = threading.Event()
+                self._confirmed = Confirmed(self._ledger)
                 self._pid = os.getpid()
                 self._thread = None
             if self._thread is None or not self._thread.is_alive():
@@ -120,9 +129,12 @@ class Ringer:
                     publisher = self._publisher()
                 try:
                     self._publish(publisher, batch) if batch else self._tend(publisher)
+                    if not self._confirmed.due_in:
+                        self._confirmed.write()
                 except Exception:  # the thread must go on; the sweeper rings for what it had
                     log.exception("ringer_failed", rings=len(batch))
                     self._stopping.wait(_PATIENCE)
+            self._confirmed.write()
         finally:
             publisher.close()
 
@@ -132,14 +144,18 @@ class Ringer:
 
     def _gather(self) -> list[Ring | Debt]:
         try:
-            batch = [self._waiting.get(timeout=_PATIENCE)]
+            batch = [self._waiting.get(timeout=min(_PATIENCE, self._confirmed.due_in))]
         except queue.Empty:
             return []
+        is_crowded = len(self._came_at) == CROWD and time.monotonic() - self._came_at[0] < WITHIN
+        if is_crowded and self._waiting.qsize() < CROWD:
+            self._stopping.wait(GATHER_FOR)
         while len(batch) < GATHER:
             try:
                 batch.append(self._waiting.get_nowait())
             except queue.Empty:
                 break
+        self._came_at.extend([time.monotonic()] * min(len(batch), CROWD))
         return list({item_ring(item).task_id: item for item in batch}.values())
 
     def _publish(self, publisher: Publisher, batch: Sequence[Ring | Debt]) -> None:
@@ -160,7 +176,11 @@ class Ringer:
                 trace_id=ring.trace_id,
             )
         self._state = RingerState(True, publisher.connected, publisher.blocked, receipt.why or "rings")
-        self._write_down([letters[message_id][1] for message_id in receipt.confirmed])
+        confirmed = [letters[message_id][1] for message_id in receipt.confirmed]
+        self._confirmed.add(
+            [(item.task_id, item.ring_no) for item in confirmed if isinstance(item, Ring)],
+            [item.ring.task_id for item in confirmed if isinstance(item, Debt)],
+        )
 
     def _tend(self, publisher: Publisher) -> None:
         """With nothing to ring: keep the connection, and open it if somebody waits for that."""
@@ -182,23 +202,6 @@ class Ringer:
         bell = doorbell(item_ring(item))
         secret = self._settings.secret_parameters
         return dead_letter_for(bell, item.reason, secret=secret) if isinstance(item, Debt) else bell.letter(secret)
-
-    def _write_down(self, confirmed: Sequence[Ring | Debt]) -> None:
-        """What cannot be written is rung once more than needed: harmless."""
-        rung = [(item.task_id, item.ring_no) for item in confirmed if isinstance(item, Ring)]
-        paid = [item.ring.task_id for item in confirmed if isinstance(item, Debt)]
-        for attempt in range(3):
-            try:
-                with self._ledger.transaction() as cursor:
-                    if rung:
-                        ledger_rings.confirm(cursor, rung)
-                    if paid:
-                        clear_debts(cursor, paid)
-            except ChiffonError as error:
-                log.warning("confirm_not_written", reason=str(error), rings=len(confirmed))
-                time.sleep(0.2 * attempt)
-            else:
-                return
 
 
 def item_ring(item: Ring | Debt) -> Ring:

@@ -113,3 +113,6 @@ DURABLY = Planned(
 
 For this transaction only, and with the statement itself: a session's setting is nobody's behind a pooler.
 """
+
+AT_LEISURE = Planned("at_leisure", "SELECT set_config('synchronous_commit', 'off', true)")
+"""Goes before a statement whose loss in a crash of Postgres costs nothing: nobody waits for the disk."""

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from chiffon.domain.tasks import Ring
 from chiffon.ledger.connect import Cursor
+from chiffon.ledger.planned import AT_LEISURE, LOOKING_UP, ONE_BY_ONE, Planned
 
 RING_COLUMNS = """t.task_id, t.ring_no, t.request_id, t.trace_id, t.work_type, t.queue, t.priority, t.parameters,
   t.arguments, t.canvas, t.retries"""
@@ -28,13 +29,15 @@ RETURNING {RING_COLUMNS}
 
 # name: confirm  -- pending -> queued, only while the ring that was confirmed is the newest
 # Who holds one of them moves it on; else it is rung once more than needed, which is harmless. Waiting for it is not:
-# the confirms of many are written down at once.
-_CONFIRM = """
+# the confirms of many are written down at once. Nor does anybody wait for the disk: what a crash of Postgres undoes is
+# rung once more, too.
+_CONFIRM = Planned(
+    "confirm",
+    f"""
 WITH rung AS (
-  SELECT t.task_id FROM tasks t
-    JOIN unnest(%(task_ids)s::text[], %(ring_nos)s::int[]) AS c (task_id, ring_no) USING (task_id)
+  SELECT t.task_id FROM unnest(%(task_ids)s::text[], %(ring_nos)s::int[]) AS c (task_id, ring_no) CROSS JOIN LATERAL (
+    SELECT task_id, status, ring_no FROM tasks WHERE task_id = c.task_id {ONE_BY_ONE} FOR UPDATE SKIP LOCKED) AS t
    WHERE t.status = 'pending' AND t.ring_no = c.ring_no
-   ORDER BY t.task_id FOR UPDATE OF t SKIP LOCKED
 ), moved AS (
   UPDATE tasks t
      SET status = 'queued', queued_at = clock_timestamp(), next_ring_at = NULL, history_no = t.history_no + 1
@@ -42,7 +45,9 @@ WITH rung AS (
   RETURNING t.task_id, t.history_no
 )
 INSERT INTO task_history (task_id, number, status) SELECT task_id, history_no, 'queued' FROM moved
-"""
+""",
+    before=(LOOKING_UP, AT_LEISURE),
+)
 
 
 def lease(cursor: Cursor, *, limit: int, lease: float) -> list[Ring]:
@@ -52,6 +57,9 @@ def lease(cursor: Cursor, *, limit: int, lease: float) -> list[Ring]:
 
 
 def confirm(cursor: Cursor, rings: Sequence[tuple[str, int]]) -> int:
-    """Note that the broker has confirmed these (task id, ring number); how many tasks it moved to `queued`."""
-    cursor.execute(_CONFIRM, {"task_ids": [r[0] for r in rings], "ring_nos": [r[1] for r in rings]})
+    """Note that the broker has confirmed these (task id, ring number); how many tasks it moved to `queued`.
+
+    ``cursor``: each of its statements commits by itself: this is one, and a crash of Postgres may undo it.
+    """
+    _CONFIRM.execute(cursor, {"task_ids": [r[0] for r in rings], "ring_nos": [r[1] for r in rings]})
     return int(cursor.rowcount)

@@ -26,7 +26,7 @@ STATEMENTS = {
     "accept": b"/* bear",
     "claim": b"/* claim */",
     "settle": b"/* settle */",
-    "ring": b"WITH rung AS",
+    "ring": b"/* confirm */",
     "lease": b"WHERE status = 'pending' AND next_ring_at <= clock_timestamp()",
     "debts": b"SET debt_leased_until =",
     "cancel": b"cancel_requested_at = clock_timestamp()",

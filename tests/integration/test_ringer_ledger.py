@@ -40,17 +40,17 @@ class Broker:
 
 
 class Troubled(Ledger):
-    """A ledger whose next transaction fails so."""
+    """A ledger whose next statement fails so."""
 
     trouble: Exception | None = None
 
     @contextmanager
-    def transaction(self) -> Iterator[Any]:
+    def statements(self) -> Iterator[Any]:
         """As its parent's, but for the next."""
         trouble, self.trouble = self.trouble, None
         if trouble is not None:
             raise trouble
-        with super().transaction() as cursor:
+        with super().statements() as cursor:
             yield cursor
 
 
