@@ -15,6 +15,7 @@ from pathlib import Path
 from types import FrameType
 
 from benchmarks.bench import Bench
+from benchmarks.contenders import CHIFFON
 from benchmarks.options import FULL, QUICK, Options
 from benchmarks.report import Circumstances, write
 from benchmarks.sections import dispatch, drain, growth, latency, memory, priority, recovery
@@ -31,7 +32,10 @@ class Stopped(BaseException):
 
 
 def main() -> int:
-    """Measure what was asked for, and report. Exit code 1: a round failed; 130: it was stopped."""
+    """Measure what was asked for, and report. Exit code 1: a round failed that counts; 130: it was stopped.
+
+    In a quick look only Chiffon's own count: another system's are listed, and are nobody's mistake here.
+    """
     options = _options()
     folder = Path(tempfile.mkdtemp(prefix="chiffon-bench-"))
     _say(f"seed {options.seed}; logs are in {folder} until the end")
@@ -47,7 +51,8 @@ def main() -> int:
     for record in bench.records.failures():
         _say(f"FAILED {record.section} {record.case} round {record.round} {record.contender}: {record.failure}")
     _say(f"The results are in {options.out}")
-    return 1 if bench.records.failures() else 0
+    failed = {record.contender for record in bench.records.failures()}
+    return 1 if any(name.startswith(CHIFFON.name) or not options.is_quick for name in failed) else 0
 
 
 def _measure(stand: Stand, options: Options) -> Bench:

@@ -91,6 +91,11 @@ class Options:
     contenders: tuple[str, ...] = field(default=())
 
     @property
+    def is_quick(self) -> bool:
+        """Whether it is a look that shows that everything still runs."""
+        return self.sizes == QUICK
+
+    @property
     def is_full(self) -> bool:
         """Whether this is a run whose figures may be published."""
         return self.sizes == FULL and not self.sections and not self.contenders
