@@ -183,7 +183,8 @@ class Waiting:
         on_interval: Callable[[], Any] | None,
     ) -> Generator[frozenset[str], None, None]:
         """Yield the ids that are worth reading: all, all again once it listens, then those of which there is news."""
-        yield frozenset(missing)
+        if self.listener.session is None or _left(deadline) <= 0:
+            yield frozenset(missing)  # for what is there already nobody need begin to listen
         if _left(deadline) <= 0:
             raise CeleryTimeout("The operation timed out.")
         tick = float("inf") if on_interval is None else 0.5 if interval is None else interval

@@ -139,6 +139,9 @@ def test_get_is_woken_and_does_not_poll(running: Running, tmp_path: Path, monkey
     assert result.get(timeout=PATIENCE, interval=3600) == "whole"
     assert 1.4 < time.monotonic() - began < 5
     assert len(reads) <= 4  # the first look, one that it listens, one that it has connected, one that it has ended
+    reads.clear()
+    assert plain.half_way.delay(str(tmp_path / "go")).get(timeout=PATIENCE, interval=3600) == "whole"
+    assert len(reads) <= 2  # it listens already: one look, and one when it has ended
 
 
 def test_on_interval_is_called_while_it_waits_and_may_end_it(running: Running) -> None:
