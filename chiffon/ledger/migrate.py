@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import structlog
 from alembic import command
@@ -24,6 +25,9 @@ log = structlog.get_logger(__name__)
 
 _LOCK = 0x6368_6966
 """The advisory lock that two migrations at once queue at."""
+
+_ASK_EVERY = 0.1
+"""Seconds between two looks whether it is free."""
 
 _SCRIPTS = Path(__file__).parent / "migrations"
 
@@ -113,10 +117,21 @@ def _say_ahead(status: Status) -> None:
 
 def _run(url: str, step: Callable[[Config], None]) -> None:
     config = _config()
-    with _connected(url) as connection:
-        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
+    with _alone(url), _connected(url) as connection:
         config.attributes["connection"] = connection
         step(config)
+
+
+@contextmanager
+def _alone(url: str) -> Iterator[None]:
+    """Wait until nobody else migrates, and have nobody begin meanwhile.
+
+    Who waits asks again and again, in no transaction: an index that is built beside work waits for each that is open.
+    """
+    with _connected(url, isolation_level="AUTOCOMMIT") as connection:
+        while not connection.execute(text("SELECT pg_try_advisory_lock(:key)"), {"key": _LOCK}).scalar_one():
+            time.sleep(_ASK_EVERY)
+        yield
 
 
 def _config() -> Config:
@@ -126,11 +141,11 @@ def _config() -> Config:
 
 
 @contextmanager
-def _connected(url: str) -> Iterator[Connection]:
-    """A connection in a transaction of its own, its engine thrown away afterwards."""
-    engine = create_engine(url, connect_args={"connect_timeout": 10}, poolclass=NullPool)
+def _connected(url: str, **options: Any) -> Iterator[Connection]:
+    """A connection of its own, its engine thrown away afterwards. ``options``: the engine's."""
+    engine = create_engine(url, connect_args={"connect_timeout": 10}, poolclass=NullPool, **options)
     try:
-        with engine.begin() as connection:
+        with engine.connect() as connection:
             yield connection
     except OperationalError as error:
         raise LedgerUnavailable(f"Postgres does not answer: {error.orig}") from None

@@ -122,6 +122,14 @@ Index("ix_tasks_queued", tasks.c.queue, tasks.c.priority, tasks.c.queued_at, pos
 Index("ix_tasks_held", tasks.c.incarnation, postgresql_where=text("status = 'running'"))
 Index("ix_tasks_follows", tasks.c.follows, postgresql_where=text("follows IS NOT NULL"))
 Index("ix_tasks_owed", tasks.c.finished_at, postgresql_where=text("dead_letter_owed"))
+# Successes are too many for an index of their own, and as many as anybody wants to see are soon found without.
+Index(
+    "ix_tasks_ends_to_look_at",
+    tasks.c.status,
+    tasks.c.created_at.desc(),
+    tasks.c.task_id.desc(),
+    postgresql_where=text(f"status IN ({_words(ENDS - {State.COMPLETED})})"),
+)
 Index("ix_tasks_newest", tasks.c.created_at.desc(), tasks.c.task_id.desc())
 Index("ix_tasks_request_id", tasks.c.request_id)
 Index("ix_tasks_trace_id", tasks.c.trace_id)

@@ -17,9 +17,11 @@ from sqlalchemy import Connection, create_engine, inspect
 from chiffon.agent.life import Identity, Life
 from chiffon.config import validated_database_url
 from chiffon.domain.errors import LedgerUnavailable, SchemaBehind
+from chiffon.domain.verdicts import Completed
 from chiffon.ledger import migrate
 from chiffon.ledger.connect import Ledger
 from chiffon.ledger.schema import metadata
+from tests.bench import Bench
 from tests.integration.conftest import NEXT
 from tests.racing import until
 
@@ -122,6 +124,45 @@ def test_two_who_migrate_at_once_queue(url: str) -> None:
         one.join()
     assert failures == []
     assert migrate.status(url).current == migrate.head()
+
+
+ENDS_TO_LOOK_AT = "SELECT indisvalid FROM pg_index WHERE indexrelid = 'ix_tasks_ends_to_look_at'::regclass"
+
+
+def test_an_index_that_could_not_be_finished_is_made_anew(ledger_url: str) -> None:
+    url = validated_database_url(ledger_url)
+    migrate.downgrade(url, "0001")
+    with connected(url) as connection:
+        connection.exec_driver_sql("CREATE INDEX ix_tasks_ends_to_look_at ON tasks (status)")
+        connection.exec_driver_sql(
+            "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'ix_tasks_ends_to_look_at'::regclass"
+        )
+        connection.commit()
+    migrate.upgrade(url)
+    with connected(url) as connection:
+        assert connection.exec_driver_sql(ENDS_TO_LOOK_AT).all() == [(True,)]
+        assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+
+
+def test_work_goes_on_while_an_index_is_built(ledger_url: str) -> None:
+    url = validated_database_url(ledger_url)
+    migrate.downgrade(url, "0001")
+    bench = Bench(ledger_url)
+    building = threading.Thread(target=migrate.upgrade, args=[url])
+    with bench.transaction() as holder:  # an index that is built beside work waits for what is open, as this is
+        holder.execute("DELETE FROM tasks")
+        building.start()
+        until(lambda: bench.sql(BUILDING) == [(1,)])
+        bench.settle(bench.claimed(), Completed("{}"))
+        assert building.is_alive()
+    building.join(30)
+    assert migrate.status(url).current == migrate.head()
+    bench.close()
+
+
+BUILDING = (
+    "SELECT count(*)::int FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'CREATE INDEX CONC%%'"
+)
 
 
 def test_a_ledger_without_tables_is_told_the_command_that_helps(url: str) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from chiffon.dispatch.find import find_task, find_tasks
 from chiffon.domain.errors import TaskNotFound
-from chiffon.domain.states import State
+from chiffon.domain.states import ENDS, State
 from chiffon.domain.verdicts import Completed, Crashed, RetryLater
 from chiffon.domain.views import TaskFilter
 from chiffon.ledger import claims, queries
@@ -190,3 +190,31 @@ def test_the_history_is_told_in_order_from_any_number_on(bench: Bench) -> None:
     assert [entry.number for entry in later] == [3]
     assert (later[0].detail, later[0].execution, later[0].agent_id) == ("crashed: killed", 1, "agent@bench")
     assert later[0].at <= datetime.now(UTC)
+
+
+class Explaining:
+    """A cursor that asks how a statement would be carried out."""
+
+    def __init__(self, cursor: Any) -> None:
+        self._cursor = cursor
+
+    def execute(self, statement: str, values: Any) -> None:
+        self._cursor.execute(f"EXPLAIN {statement}", values)
+
+    def fetchall(self) -> list[Any]:
+        return []
+
+
+@pytest.mark.parametrize("status", sorted(ENDS - {State.COMPLETED}))
+def test_ends_that_need_a_look_are_not_searched_for_among_all_that_succeeded(bench: Bench, status: State) -> None:
+    bench.settle(bench.claimed(), Completed("{}"))
+    bench.sql(
+        "INSERT INTO tasks SELECT (jsonb_populate_record(t, jsonb_build_object('task_id', 'copy-' || n))).*"
+        " FROM tasks t, generate_series(1, 5000) AS n"
+    )
+    bench.sql("ANALYZE tasks")
+    with bench.transaction() as cursor:
+        queries.tasks(Explaining(cursor), TaskFilter(status=status), limit=100)
+        plan = "\n".join(line for (line,) in cursor.fetchall())
+    assert "ix_tasks_ends_to_look_at" in plan
+    assert found(bench, status=status) == []
