@@ -5,8 +5,9 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from typing import TypeVar
 
 import structlog
 
@@ -30,6 +31,8 @@ from chiffon.ledger.settle import Fenced, Recorded
 
 log = structlog.get_logger(__name__)
 
+T = TypeVar("T")
+
 GATHER = 200
 """Claims and settlements that go into one statement, at most."""
 
@@ -38,6 +41,9 @@ CROWD = 16
 
 GATHER_FOR = 0.01
 """Seconds for which they are waited for: a statement costs about the same for ten and for a hundred."""
+
+AT_ONCE = 64
+"""Answers that the event loop takes at once, at most: meanwhile no process of the pool is given anything."""
 
 TICK = 0.5
 """Seconds between two looks at what needs no command: heartbeats, cancellations."""
@@ -185,8 +191,8 @@ class Clerk:
         done = {id(finished) for finished, _ in answers}
         self._finished = [finished for finished in self._finished if id(finished) not in done]
         self._held.difference_update(finished.key for finished, _ in answers)
-        if answers:
-            self._mailbox.post(partial(_reply_to_finished, answers))
+        for part in _parts(answers):
+            self._mailbox.post(partial(_reply_to_finished, part))
 
     def _claim(self) -> None:
         if not self._offers:
@@ -202,8 +208,8 @@ class Clerk:
             claim = fate.claim if isinstance(fate, Hopeless) else fate
             if isinstance(claim, Claim):
                 self._held.add((claim.task_id, claim.execution))
-        if answers:
-            self._mailbox.post(partial(_reply_to_offers, answers))
+        for part in _parts(answers):
+            self._mailbox.post(partial(_reply_to_offers, part))
 
     def _defer(self, held_up: Sequence[Offer]) -> list[tuple[Offer, Fate | Hopeless | Refused]]:
         """Try later what somebody holds; a doorbell only once: it takes up a slot, and the sweeper rings again."""
@@ -256,6 +262,11 @@ class Clerk:
         self._offers += [offer for at, offer in self._deferred if at <= now]
         self._deferred = [(at, offer) for at, offer in self._deferred if at > now]
         self._rounds.go(draining=self._draining)
+
+
+def _parts(answers: Sequence[T]) -> Iterator[Sequence[T]]:
+    for begin in range(0, len(answers), AT_ONCE):
+        yield answers[begin : begin + AT_ONCE]
 
 
 def _reply_to_finished(answers: Sequence[tuple[Finished, Recorded | Fenced]]) -> None:
