@@ -29,6 +29,7 @@ from chiffon.agent.runs import Runs
 from chiffon.agent.slate import make_slates
 from chiffon.agent.traffic import Traffic
 from chiffon.agent.watch import HubWatch
+from chiffon.bus import gulps
 from chiffon.config import Settings
 from chiffon.dispatch.ring import Ringer
 from chiffon.dispatch.sweep import Sweeper
@@ -152,6 +153,13 @@ class LedgerConsumer(Consumer):
         found = connected(conn, Meanwhile(self.hub, self.pool, self._mailbox))
         self.first_connection_attempt = False
         return found
+
+    def connect(self) -> Any:
+        """The connection that messages come in on, watched by the event loop."""
+        connection = self.connection_for_read(heartbeat=self.amqheartbeat)
+        if self.hub:
+            gulps.watch(connection, self.hub)
+        return connection
 
     def connection_for_write(self, url: str | None = None, heartbeat: Any = None) -> Any:
         """The connection that events go out on."""
