@@ -210,7 +210,7 @@ class LedgerConsumer(Consumer):
         if not self._clerk.stop(max(FLUSH_PATIENCE, self.app.settings.drain_seconds)):
             log.error("ended_with_unwritten_results", held=len(self._runs))
         self._mailbox.open()
-        self._outbox.send()
+        self._outbox.send_all()
         self._ringer.stop()
         super().shutdown()
 

@@ -45,7 +45,15 @@ class Hearing:
             self._asked = None
             self._heard = asked_at
 
-        # `Channel.flow` would wait. To let it flow changes nothing: it does already.
-        channel._pending[spec.Channel.FlowOk] = answered
-        channel.send_method(spec.Channel.Flow, "b", (True,))
+        ask_of(channel, answered)
         self._asked = channel
+
+
+def ask_of(channel: Any, answered: Callable[..., None]) -> None:
+    """Ask the broker something that changes nothing; ``answered`` is called once it has heard all that was said before.
+
+    One question a channel at a time. ``channel``: py-amqp's.
+    """
+    # `Channel.flow` would wait. To let it flow changes nothing: it does already.
+    channel._pending[spec.Channel.FlowOk] = answered
+    channel.send_method(spec.Channel.Flow, "b", (True,))

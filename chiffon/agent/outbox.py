@@ -34,3 +34,8 @@ class Outbox:
         """Send what was put by."""
         if self._consumer.event_dispatcher is not None:
             self._consumer.event_dispatcher.flush()
+
+    def send_all(self) -> None:
+        """Send what was put by, and what was only noted: the last words, and nobody to hear an answer."""
+        if self._consumer.event_dispatcher is not None:
+            self._consumer.event_dispatcher.send_noted()
