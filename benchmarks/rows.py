@@ -80,7 +80,8 @@ def _without_indexes(database: Database) -> Iterator[None]:
     """Drop meanwhile the indexes that hold every row and in no order: building them at once is much faster."""
     found = database(
         "SELECT c.relname, pg_get_indexdef(i.indexrelid) FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid"
-        " JOIN pg_class t ON t.oid = i.indrelid WHERE t.relname = ANY(%s) AND i.indpred IS NULL AND NOT i.indisunique",
+        " JOIN pg_class t ON t.oid = i.indrelid JOIN pg_am a ON a.oid = c.relam"
+        " WHERE t.relname = ANY(%s) AND NOT i.indisunique AND (i.indpred IS NULL OR a.amname = 'gin')",
         list(TABLES),
     )
     for name, _ in found:

@@ -102,7 +102,7 @@ def _conditions(wanted: TaskFilter) -> tuple[list[str], dict[str, Any]]:
     values: dict[str, Any] = {name: value for name in plain if (value := getattr(wanted, name)) is not None}
     conditions = [f"t.{name} = %({name})s" for name in values]
     if wanted.label is not None:
-        conditions.append("t.labels @> %(label)s::jsonb")
+        conditions.append("t.labels @> %(label)s::jsonb AND t.labels <> '{}'")  # as its index says
         values["label"] = canonical(dict([wanted.label]))
     for name, comparison in (("since", ">="), ("until", "<")):
         if (moment := getattr(wanted, name)) is not None:

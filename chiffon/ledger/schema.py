@@ -133,7 +133,14 @@ Index(
 Index("ix_tasks_newest", tasks.c.created_at.desc(), tasks.c.task_id.desc())
 Index("ix_tasks_request_id", tasks.c.request_id)
 Index("ix_tasks_trace_id", tasks.c.trace_id)
-Index("ix_tasks_labels", tasks.c.labels, postgresql_using="gin", postgresql_ops={"labels": "jsonb_path_ops"})
+# Every step of a task writes to every index that the task is in.
+Index(
+    "ix_tasks_labelled",
+    tasks.c.labels,
+    postgresql_using="gin",
+    postgresql_ops={"labels": "jsonb_path_ops"},
+    postgresql_where=text("labels <> '{}'"),
+)
 
 executions = Table(
     "executions",

@@ -205,8 +205,8 @@ class Explaining:
         return []
 
 
-@pytest.mark.parametrize("status", sorted(ENDS - {State.COMPLETED}))
-def test_ends_that_need_a_look_are_not_searched_for_among_all_that_succeeded(bench: Bench, status: State) -> None:
+def plan_of(bench: Bench, wanted: TaskFilter) -> str:
+    """How Postgres would look for that, where 5,000 tasks succeeded that it does not fit."""
     bench.settle(bench.claimed(), Completed("{}"))
     bench.sql(
         "INSERT INTO tasks SELECT (jsonb_populate_record(t, jsonb_build_object('task_id', 'copy-' || n))).*"
@@ -214,7 +214,17 @@ def test_ends_that_need_a_look_are_not_searched_for_among_all_that_succeeded(ben
     )
     bench.sql("ANALYZE tasks")
     with bench.transaction() as cursor:
-        queries.tasks(Explaining(cursor), TaskFilter(status=status), limit=100)
-        plan = "\n".join(line for (line,) in cursor.fetchall())
-    assert "ix_tasks_ends_to_look_at" in plan
+        queries.tasks(Explaining(cursor), wanted, limit=100)
+        return "\n".join(line for (line,) in cursor.fetchall())
+
+
+@pytest.mark.parametrize("status", sorted(ENDS - {State.COMPLETED}))
+def test_ends_that_need_a_look_are_not_searched_for_among_all_that_succeeded(bench: Bench, status: State) -> None:
+    assert "ix_tasks_ends_to_look_at" in plan_of(bench, TaskFilter(status=status))
     assert found(bench, status=status) == []
+
+
+def test_a_label_is_searched_for_among_the_tasks_that_have_some(bench: Bench) -> None:
+    assert "ix_tasks_labelled" in plan_of(bench, TaskFilter(label=("team", "a")))
+    labelled = bench.born(labels={"team": "a"})
+    assert found(bench, label=("team", "a")) == [labelled]
