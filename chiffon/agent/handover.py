@@ -132,7 +132,8 @@ class HandOver:
         if place not in self._open:
             return
         request = self._leave(place)
-        self._accept(request, self.slate.begun[1] if at is None else at)
+        if request.time_start is None and not request.finished:
+            request.begin(self._pid, self.slate.begun[1] if at is None else at)
         request.on_success(report)
 
     def _leave(self, place: int) -> ClaimedRequest:

@@ -4,13 +4,54 @@ from __future__ import annotations
 
 import random
 
+from chiffon.agent.ledger_backend import work_error
 from chiffon.agent.reading import Reader
 from chiffon.agent.run import Report
 from chiffon.agent.task import Unfit
 from chiffon.domain.tasks import Claim
 from chiffon.domain.values import canonical
-from chiffon.domain.verdicts import DeadLettered, GivenBack, Verdict
+from chiffon.domain.verdicts import Completed, DeadLettered, Failed, GivenBack, TimedOut, Verdict
 from chiffon.domain.work import WorkType
+from chiffon.ledger.settle import Settlement
+
+
+def ending(
+    claim: Claim,
+    verdict: Verdict,
+    report: Report | None,
+    *,
+    reader: Reader,
+    ran_for: float | None,
+    dead_letter: bool,
+    unknown_after: float,
+) -> tuple[Settlement, Report]:
+    """What is to be written down of a run that came to this verdict, and the report of what that sets off.
+
+    Args:
+        claim: whose run it was.
+        verdict: what the pool, or whoever stopped it, says.
+        report: what the run itself has said; None if it could not.
+        reader: reads what the run wants to be run next.
+        ran_for: seconds; None if it did not begin.
+        dead_letter: whether a message that dies of this goes to `dlx_queue`.
+        unknown_after: seconds until it is over for work that no agent can run.
+    """
+    verdict = reconsidered(verdict, claim, unknown_after=unknown_after)
+    try:
+        anew = run_next(claim, report, reader)
+    except Exception as error:  # noqa: BLE001 -- a retry or a replacement that nobody could run
+        verdict, report, anew = Failed(work_error(error)), None, None
+    settlement = Settlement(
+        task_id=claim.task_id,
+        execution=claim.execution,
+        verdict=verdict,
+        ran_for=ran_for,
+        children=report.children if report else None,
+        anew=anew,
+        caught=report is not None and isinstance(verdict, Completed | Failed | TimedOut | DeadLettered),
+        dead_letter=dead_letter,
+    )
+    return settlement, report or Report(verdict)
 
 
 def wait_after_timeout(claim: Claim, work_type: WorkType | None) -> float | None:

@@ -7,6 +7,7 @@ import os
 import signal
 import weakref
 from collections.abc import Callable
+from functools import partial
 from time import monotonic, time
 from typing import Any, Protocol
 
@@ -41,7 +42,7 @@ from chiffon.domain.verdicts import (
     WorkError,
 )
 from chiffon.domain.work import WorkType
-from chiffon.ledger.settle import Fenced, Recorded, Settlement
+from chiffon.ledger.settle import Fenced, Recorded
 
 log = structlog.get_logger(__name__)
 
@@ -178,13 +179,17 @@ class ClaimedRequest(Request):
         """
         if self._finished and pid == os.getpid():
             raise TaskRevokedError(self.id)
-        super().on_accepted(pid, time_accepted)
-        self._accepted_at = time_accepted
+        self.begin(pid, time_accepted)
         if self._finished and not self.in_thread and self.hand_over is None:  # it was given back a moment ago
             if pid is not None:
                 kill(pid)
             return
         self._clerk.tell(Started(self.id, self.claim.execution, monotonic()))
+
+    def begin(self, pid: int | None, at: float) -> None:
+        """Note that it has begun, at that monotonic time. For one that has ended since that is all: its end says so."""
+        super().on_accepted(pid, at)
+        self._accepted_at = at
 
     def on_success(self, report: Report, **_: Any) -> None:
         """The run is over, and says how it was."""
@@ -328,32 +333,18 @@ class ClaimedRequest(Request):
     def _finish(self, verdict: Verdict, report: Report | None = None) -> None:
         if self._finished or self._surrendered:
             return
-        verdict = judging.reconsidered(verdict, self.claim, unknown_after=self.app.settings.unknown_after)
-        try:
-            anew = judging.run_next(self.claim, report, self._reader)
-        except Exception as error:  # noqa: BLE001 -- a retry or a replacement that nobody could run
-            verdict, report, anew = Failed(work_error(error)), None, None
         self._finished = True
-        ran_for = seconds_since(self._accepted_at) if self._runtime is None else self._runtime
-        settlement = Settlement(
-            task_id=self.id,
-            execution=self.claim.execution,
-            verdict=verdict,
-            ran_for=ran_for,
-            children=report.children if report else None,
-            anew=anew,
-            caught=report is not None and isinstance(verdict, Completed | Failed | TimedOut | DeadLettered),
+        settlement, told = judging.ending(
+            self.claim,
+            verdict,
+            report,
+            reader=self._reader,
+            ran_for=seconds_since(self._accepted_at) if self._runtime is None else self._runtime,
             dead_letter=self._work_type is None or self._work_type.dead_letter,
+            unknown_after=self.app.settings.unknown_after,
         )
-        self._clerk.tell(
-            Finished(
-                settlement,
-                report or Report(verdict),
-                self.claim.trace_id,
-                lambda answer: self._settled(verdict, answer),
-                self.claim.request_id,
-            )
-        )
+        reply = partial(self._settled, settlement.verdict)
+        self._clerk.tell(Finished(settlement, told, self.claim.trace_id, reply, self.claim.request_id))
 
     def _settled(self, verdict: Verdict, answer: Recorded | Fenced) -> None:
         """The ledger has it: the message has done its duty."""

@@ -87,6 +87,7 @@ class RawMessage(kombu_message.Message):
 
     def __init__(self, raw: Any, channel: Any, limit: int) -> None:
         properties = raw.properties
+        headers = properties.pop("application_headers", None) or {}  # else each goes to the pool's processes twice
         body = raw.body if isinstance(raw.body, bytes) else str(raw.body).encode(errors="surrogatepass")
         super().__init__(  # type: ignore[no-untyped-call]
             body=body,
@@ -97,7 +98,7 @@ class RawMessage(kombu_message.Message):
             delivery_info=raw.delivery_info,
             properties=properties,
         )
-        self.headers = properties.get("application_headers") or {}  # later: kombu looks for `compression` in them
+        self.headers = headers  # later: kombu looks for `compression` in them
         self.errors: list[Any] = []
         if UNREADABLE in self.headers:
             self._refuse(f"its properties cannot be read: {self.headers[UNREADABLE]}")
