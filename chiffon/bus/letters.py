@@ -25,6 +25,7 @@ REASON, DIED_AT, QUEUE = "chiffon_reason", "chiffon_died_at", "chiffon_queue"
 PERSISTENT = 2
 _AS_JSON = json.JSONEncoder(ensure_ascii=False)
 _SHORT = 255  # bytes of an AMQP short string: a task id of 255 characters may be longer
+_FEW = 64  # members, characters and bits that are soon shown
 _REPR_SIZE = 1024  # characters, as Celery's own `argsrepr_maxsize`
 
 
@@ -141,8 +142,19 @@ def _shown(value: Any, secret: tuple[str, ...]) -> str:
     if not value:
         return repr(value)
     hidden = redact(dict(value) if isinstance(value, Mapping) else value, secret)
-    text = _SHORTENER.repr(hidden)
+    text = repr(hidden) if _is_short(hidden) else _SHORTENER.repr(hidden)
     return text if len(text) <= _REPR_SIZE else text[: _REPR_SIZE - 3] + "..."
+
+
+def _is_short(value: Any) -> bool:
+    """Whether Python's own repr, which is much faster than a careful one, cannot become long."""
+    members = [*value.keys(), *value.values()] if isinstance(value, dict) else value
+    return len(members) <= _FEW and all(
+        len(member) <= _FEW
+        if isinstance(member, str)
+        else isinstance(member, bool | float | None) or (isinstance(member, int) and member.bit_length() <= _FEW)
+        for member in members
+    )
 
 
 @functools.cache

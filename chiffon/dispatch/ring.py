@@ -76,10 +76,9 @@ class Ringer:
         """Publish these soon. Never blocks and never fails: what is not rung here is rung by the sweeper."""
         self._ensure_running()
         for item in rings:
-            try:
-                self._waiting.put_nowait(item)
-            except queue.Full:
+            if self._waiting.qsize() >= CAPACITY:
                 return
+            self._waiting.put(item)
 
     def ready(self) -> bool:
         """Whether a ring now would reach the broker, as far as was seen last; starts the ringer, and has it look.
@@ -109,7 +108,7 @@ class Ringer:
             return
         with self._start_lock:
             if self._pid != os.getpid():  # forked: the parent's queue and thread are not ours
-                self._waiting: queue.Queue[Ring | Debt] = queue.Queue(CAPACITY)
+                self._waiting: queue.SimpleQueue[Ring | Debt] = queue.SimpleQueue()
                 self._stopping = threading.Event()
                 self._confirmed = Confirmed(self._ledger)
                 self._pid = os.getpid()

@@ -17,7 +17,7 @@ from chiffon.domain.idempotency import fingerprint
 from chiffon.domain.tasks import Acceptance, Accepted, Duplicate, IdTaken, KeyReused, NewTask, Ring
 from chiffon.domain.values import check_value
 from chiffon.domain.work import WorkTypes, registry
-from chiffon.ledger.accept import accept, accept_free, accept_inside
+from chiffon.ledger.accept import accept_free, accept_inside, accept_many
 from chiffon.ledger.connect import CommitUnknown, Ledger, LostRace, RefusedData, on_connection
 
 _Accepted: TypeAlias = tuple[list[Acceptance], set[str]]
@@ -184,7 +184,7 @@ def _accept(ledger: Ledger, tasks: Sequence[NewTask], lease: float) -> _Accepted
     found: _Accepted = ([], set())
     try:
         with ledger.transaction() as cursor:
-            found = accept(cursor, tasks, lease=lease)
+            found = accept_many(cursor, tasks, lease=lease)
     except CommitUnknown as error:
         raise _Unanswered(str(error), found[0]) from error
     return found

@@ -18,9 +18,35 @@ MAX_DEPTH = 100
 MAX_DIGITS = 1_000
 """Digits of the longest integer: Python refuses to print more than 4,300, `jsonb` keeps far more."""
 
+_TOO_LONG = 10**MAX_DIGITS
+_PLAIN = 2**63
+_COMPACT = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
 
 def check_value(value: object, pointer: str = "") -> None:
     """Raise InvalidValue if `jsonb` cannot keep ``value`` or JSON cannot say it. ``pointer`` names its place."""
+    if not _fits(value, MAX_DEPTH):
+        _find_fault(value, pointer)
+
+
+def _fits(value: object, levels: int) -> bool:
+    """Whether it is certainly good, as nearly every value is. (To name its places costs many times as much.)"""
+    if isinstance(value, str):
+        return value.isascii() and "\x00" not in value
+    if value is None or isinstance(value, int):
+        return value is None or -_PLAIN <= value <= _PLAIN
+    if isinstance(value, float):
+        return math.isfinite(value)
+    if not levels or not isinstance(value, dict | list):
+        return False
+    if isinstance(value, list):
+        return all(_fits(item, levels - 1) for item in value)
+    return all(isinstance(key, str) and _fits(key, 0) and _fits(item, levels - 1) for key, item in value.items())
+
+
+def _find_fault(value: object, pointer: str) -> None:
+    """Look at every value inside, with its place."""
     stack: list[tuple[object, str, int]] = [(value, pointer, 0)]
     while stack:
         item, where, depth = stack.pop()
@@ -31,7 +57,7 @@ def check_value(value: object, pointer: str = "") -> None:
         elif isinstance(item, bool) or item is None:
             continue
         elif isinstance(item, int):
-            if abs(item) >= 10**MAX_DIGITS:
+            if abs(item) >= _TOO_LONG:
                 _refuse(where, f"has more than {MAX_DIGITS} digits")
         elif isinstance(item, float):
             if not math.isfinite(item):
@@ -60,7 +86,12 @@ def pointer_to(path: tuple[str | int, ...]) -> str:
 
 def canonical(value: object) -> str:
     """The one JSON text of ``value``: sorted keys, no spaces."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return _CANONICAL.encode(value)
+
+
+def compact(value: object) -> str:
+    """A JSON text of ``value``, without spaces, for a machine."""
+    return _COMPACT.encode(value)
 
 
 def parse(text: str | bytes) -> Any:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from chiffon.domain.tasks import Acceptance, Accepted, Duplicate, IdTaken, KeyReused, NewTask
-from chiffon.domain.values import canonical
+from chiffon.domain.values import compact
 from chiffon.ledger.connect import TAKEN_MEANWHILE, Cursor, LostRace
 from chiffon.ledger.planned import DURABLY, LOOKING_UP, Planned
 
@@ -93,8 +93,9 @@ _BEAR_IF_FREE = Planned(
 ), taken AS ({_take_keys("unknown AS asked", where="keyed")}), free AS (
   SELECT * FROM unknown WHERE NOT keyed OR request_id IN (SELECT request_id FROM taken)
 ){_born("free")}
-SELECT task_id, born.status, CASE WHEN born.task_id IS NULL THEN ('{TAKEN_MEANWHILE}' || task_id)::int END
-  FROM free LEFT JOIN born USING (task_id)
+SELECT task_id, status FROM born
+ UNION ALL
+SELECT NULL, ('{TAKEN_MEANWHILE}' || count(*))::int::text FROM free HAVING count(*) > (SELECT count(*) FROM born)
 """,
     before=(LOOKING_UP, DURABLY),
 )
@@ -104,7 +105,7 @@ def accept_free(cursor: Cursor, tasks: Sequence[NewTask], *, lease: float) -> di
     """Write down those of the tasks, all of them fresh, whose ``request_id`` nobody has.
 
     Args:
-        cursor: each of its statements commits by itself: this is one.
+        cursor: of a session of the ledger's own: the planner is told things until the transaction ends.
         tasks: no two with the same ``request_id``.
         lease: as for `accept`.
 
@@ -114,8 +115,10 @@ def accept_free(cursor: Cursor, tasks: Sequence[NewTask], *, lease: float) -> di
     Raises:
         LostRace: nothing was done.
     """
+    if not tasks:
+        return {}
     _BEAR_IF_FREE.execute(cursor, born_from(tasks, lease=lease))
-    return {task_id: status for task_id, status, _ in cursor.fetchall()}
+    return dict(cursor.fetchall())
 
 
 def accept(cursor: Cursor, tasks: Sequence[NewTask], *, lease: float) -> tuple[list[Acceptance], set[str]]:
@@ -145,6 +148,17 @@ def accept(cursor: Cursor, tasks: Sequence[NewTask], *, lease: float) -> tuple[l
             raise LostRace("one of the ids was taken in between")
         pending = {task_id for task_id, status in born.items() if status == "pending"}
     return [fates.get(task.task_id, Accepted(task.task_id)) for task in tasks], pending
+
+
+def accept_many(cursor: Cursor, tasks: Sequence[NewTask], *, lease: float) -> tuple[list[Acceptance], set[str]]:
+    """As `accept`, on a session of the ledger's own: those of whom nobody has heard go in one statement."""
+    born = accept_free(cursor, [task for task in tasks if task.fresh], lease=lease)
+    others = [task for task in tasks if task.task_id not in born]
+    found, pending = accept(cursor, others, lease=lease) if others else ([], set())
+    fates = dict(zip((task.task_id for task in others), found, strict=True))
+    return [fates.get(task.task_id, Accepted(task.task_id)) for task in tasks], pending | {
+        task_id for task_id, status in born.items() if status == "pending"
+    }
 
 
 def accept_inside(cursor: Cursor, tasks: Sequence[NewTask], *, lease: float) -> tuple[list[Acceptance], set[str]]:
@@ -193,12 +207,12 @@ def _keys_held_by_others(cursor: Cursor, tasks: Sequence[NewTask]) -> dict[str, 
 
 def born_from(tasks: Sequence[NewTask], *, lease: float) -> dict[str, Any]:
     """The values with which `BEAR` writes down these tasks."""
-    return {"rows": canonical([_row(task) for task in tasks]), "lease": lease}
+    return {"rows": compact([_row(task) for task in tasks]), "lease": lease}
 
 
 def _row(task: NewTask) -> dict[str, Any]:
-    row = {name: getattr(task, name) for name in task.__dataclass_fields__}
+    row = {name: value for name, value in vars(task).items() if value is not None}  # what is not there is NULL
     for name in ("run_at", "expires_at"):
-        if (moment := row[name]) is not None:
-            row[name] = moment.isoformat()
+        if name in row:
+            row[name] = row[name].isoformat()
     return row

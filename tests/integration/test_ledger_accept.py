@@ -154,13 +154,19 @@ def test_an_expiry_is_a_moment_or_counts_from_the_acceptance(bench: Bench) -> No
     assert row["expires_at"] - row["created_at"] == pytest.approx(timedelta(seconds=60), abs=timedelta(seconds=1))
 
 
-def test_a_batch_is_answered_in_the_order_it_was_sent(bench: Bench) -> None:
-    known, used = new_task(), new_task()
+@pytest.fixture(params=[True, False])
+def fresh(request: pytest.FixtureRequest) -> bool:
+    """Whether ids are made up just now, or chosen by the caller: the former are written down in one statement."""
+    return bool(request.param)
+
+
+def test_a_batch_is_answered_in_the_order_it_was_sent(bench: Bench, fresh: bool) -> None:
+    known, used = new_task(fresh=fresh), new_task(fresh=fresh)
     bench.accept(known, used)
     batch = [
-        new_task(),
+        new_task(fresh=fresh),
         another_id(known),
-        new_task(),
+        new_task(fresh=fresh),
         other_payload(another_id(used)),
         other_payload(another_key(used)),
     ]
@@ -175,8 +181,8 @@ def test_a_batch_is_answered_in_the_order_it_was_sent(bench: Bench) -> None:
     assert [ring.task_id for ring in rung] == [batch[0].task_id, batch[2].task_id]
 
 
-def test_twins_in_a_batch_are_one_task(bench: Bench) -> None:
-    task = new_task()
+def test_twins_in_a_batch_are_one_task(bench: Bench, fresh: bool) -> None:
+    task = new_task(fresh=fresh)
     twins = [task, another_id(task), another_key(task), task]
     fates, rung = submit_all(bench.ledger, twins, lease=LEASE)
     assert fates == [Accepted(task.task_id), *[Duplicate(task.task_id)] * 3]
@@ -184,15 +190,15 @@ def test_twins_in_a_batch_are_one_task(bench: Bench) -> None:
     assert bench.sql("SELECT count(*) FROM tasks") == [(1,)]
 
 
-def test_twins_with_another_payload_are_refused(bench: Bench) -> None:
-    task = new_task()
+def test_twins_with_another_payload_are_refused(bench: Bench, fresh: bool) -> None:
+    task = new_task(fresh=fresh)
     batch = [task, other_payload(another_id(task)), other_payload(another_key(task))]
     fates, _ = submit_all(bench.ledger, batch, lease=LEASE)
     assert fates == [Accepted(task.task_id), KeyReused(task.task_id), IdTaken(task.task_id)]
 
 
-def test_the_twin_of_a_refused_task_is_refused_with_it(bench: Bench) -> None:
-    holder = new_task()
+def test_the_twin_of_a_refused_task_is_refused_with_it(bench: Bench, fresh: bool) -> None:
+    holder = new_task(fresh=fresh)
     bench.accept(holder)
     reused = other_payload(another_id(holder))
     taken = other_payload(another_key(holder))
@@ -200,8 +206,8 @@ def test_the_twin_of_a_refused_task_is_refused_with_it(bench: Bench) -> None:
     assert fates == [*[KeyReused(holder.task_id)] * 2, *[IdTaken(holder.task_id)] * 2]
 
 
-def test_a_thousand_are_one_commit(bench: Bench) -> None:
-    batch = [new_task(parameters={"input": number}) for number in range(1000)]
+def test_a_thousand_are_one_commit(bench: Bench, fresh: bool) -> None:
+    batch = [new_task(parameters={"input": number}, fresh=fresh) for number in range(1000)]
     fates, rung = submit_all(bench.ledger, batch, lease=LEASE)
     assert fates == [Accepted(task.task_id) for task in batch]
     assert len(rung) == 1000

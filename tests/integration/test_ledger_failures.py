@@ -295,6 +295,20 @@ def test_a_fresh_task_that_cannot_be_looked_up_is_unknown_with_both_ids(
     assert bench.history(task.task_id) == ["pending"]
 
 
+def test_a_batch_of_fresh_tasks_of_which_some_are_known_is_all_or_nothing(
+    bench: Bench, ledger: Ledger, proxy: Proxy
+) -> None:
+    known = new_task(fresh=True)
+    submit_all(ledger, [known], lease=LEASE)
+    batch = [new_task(fresh=True), new_task(request_id=known.request_id, fresh=True)]
+    proxy.lose_answer_to = b"FROM tasks WHERE task_id = ANY"  # when the first is written down, and the second looked at
+    with pytest.raises(LedgerUnavailable) as caught:
+        submit_all(ledger, batch, lease=LEASE)
+    assert not isinstance(caught.value, OutcomeUnknown)
+    assert bench.sql("SELECT task_id FROM tasks") == [(known.task_id,)]
+    assert submit_all(ledger, batch, lease=LEASE)[0] == [Accepted(batch[0].task_id), Duplicate(known.task_id)]
+
+
 def test_a_fresh_task_whose_id_was_taken_in_between_leaves_no_key(bench: Bench, ledger: Ledger) -> None:
     holder = new_task()
     late = replace(holder, request_id="late", fresh=True)

@@ -108,12 +108,7 @@ def batch(body: Batch) -> Reply:
 
 
 def _order(body: Dispatch, *, request_id: str | None, trace_id: str | None) -> Order:
-    return Order(
-        **body.model_dump(exclude={"request_id", "trace_id", "parameters"}),
-        parameters=body.parameters,
-        request_id=request_id,
-        trace_id=body.trace_id or trace_id,
-    )
+    return Order(**(vars(body) | {"request_id": request_id, "trace_id": body.trace_id or trace_id}))
 
 
 def _request_id(body: Dispatch) -> str | None:
