@@ -1,5 +1,7 @@
 """Labelled: the index of labels holds the tasks that have some"""
 
+from typing import Any
+
 import sqlalchemy as sa
 from alembic import op
 
@@ -23,7 +25,7 @@ def downgrade() -> None:
         _drop(INDEX)
 
 
-def _make(name: str, **options: object) -> None:
+def _make(name: str, **options: Any) -> None:
     _drop(name)  # one that could not be finished stays, and is of no use
     op.create_index(
         name,
