@@ -91,12 +91,13 @@ class Dispatcher(EventDispatcher):
         return super()._publish(event, producer, routing_key, **options)
 
     def _ask(self) -> None:
-        self._asked_about, self._came_back = len(self._noted), False
         with self.mutex:
             if self._closed:
                 return
+            self._came_back = False
             self._publish([], self.producer, MULTI)
             ask_of(self.producer.channel, self._on_answer)
+            self._asked_about = len(self._noted)
 
     def _on_return(self, error: Exception, exchange: str, routing_key: str, message: Any) -> None:
         if routing_key != MULTI:

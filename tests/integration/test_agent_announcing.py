@@ -185,6 +185,23 @@ def test_the_last_words_are_sent_unasked(announcer: Announcer, listen: Callable[
     assert listener.names() == ["last"]
 
 
+def test_what_was_noted_before_a_reconnect_is_the_next_dispatchers(
+    announcer: Announcer, broker_url: str, listen: Callable[[], Listener]
+) -> None:
+    deaf(announcer)
+    listener = listen()
+    announcer.dispatcher.send("task-started", uuid="before")
+    announcer.dispatcher.disable()
+    announcer.dispatcher.flush()  # closed: nothing is asked, and nothing forgotten
+    after = Announcer(broker_url)
+    after.dispatcher.extend_buffer(announcer.dispatcher)
+    after.dispatcher.flush()
+    after.turn()
+    after.connection.collect()
+    after.hub.close()
+    assert listener.names() == ["before"]
+
+
 def test_a_broker_that_does_not_answer_does_not_fill_up_memory(
     announcer: Announcer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
