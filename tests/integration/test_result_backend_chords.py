@@ -93,6 +93,7 @@ def test_a_failure_in_the_header_fails_the_body_and_calls_its_errback_once(clien
     error: Any = eventually("the body's failure", lambda: result.state == "FAILURE" and result.result)
     assert isinstance(error, ChordError)
     assert "raised OutOfPaint('red', 1)" in str(error)
+    eventually("a call of the errback", lambda: notes.exists() and notes.read_text())
     always("one call of the errback", lambda: len(notes.read_text().splitlines()) == 1, during=0.3)
     assert not (tmp_path / "body").exists()
 
@@ -115,7 +116,8 @@ def last_part(client: Celery, name: str, path: Path, *, redelivered: bool) -> Co
 
 
 def written_once(path: Path) -> None:
-    eventually("the body has run", path.exists)
+    # A file is there before its first line is.
+    eventually("the body has run", lambda: path.exists() and path.read_text())
     always("one run of the body", lambda: path.read_text() == "['done']\n", during=0.3)
 
 
