@@ -20,28 +20,32 @@ MAX_REQUEST_ID = 200
 
 def new_task_id() -> str:
     """A UUIDv7 (RFC 9562 section 5.7): its first 48 bits are the time, so that new rows are neighbours in the index."""
-    value = (time.time_ns() // 1_000_000) << 80 | int.from_bytes(os.urandom(10), "big")
-    value = value & ~(0xF << 76) | 0x7 << 76
-    value = value & ~(0x3 << 62) | 0x2 << 62
-    return str(uuid.UUID(int=value))
+    return _uuid(f"{time.time_ns() // 1_000_000:012x}{os.urandom(10).hex()}", version=7)
 
 
 def new_request_id() -> str:
-    """A random UUID, for callers who bring no idempotency key."""
-    return str(uuid.uuid4())
+    """A random UUID (UUIDv4), for callers who bring no idempotency key."""
+    return _uuid(os.urandom(16).hex(), version=4)
 
 
 def new_trace_id() -> str:
     """32 random hex digits (W3C Trace Context section 3.2.2.3)."""
-    return uuid.uuid4().hex
+    return os.urandom(16).hex()
 
 
 def derived_id(*parts: str) -> str:
-    """The same UUID for the same parts, every time: a redelivered message finds its own row."""
-    # As `uuid.uuid5`, which would make an object of it first: each ring is named so.
-    digits = hashlib.sha1(NAMESPACE.bytes + "\x00".join(parts).encode(), usedforsecurity=False).hexdigest()
+    """The same UUID (UUIDv5) for the same parts, every time: a redelivered message finds its own row."""
+    text = "\x00".join(parts).encode()
+    return _uuid(hashlib.sha1(NAMESPACE.bytes + text, usedforsecurity=False).hexdigest(), version=5)
+
+
+def _uuid(digits: str, *, version: int) -> str:
+    """A UUID of the first 32 hex digits; those of the version and the variant are overwritten (RFC 9562 section 4).
+
+    Of a task some are made, and `uuid.UUID` makes an object of each first.
+    """
     variant = "89ab"[int(digits[16], 16) & 0x3]
-    return f"{digits[:8]}-{digits[8:12]}-5{digits[13:16]}-{variant}{digits[17:20]}-{digits[20:32]}"
+    return f"{digits[:8]}-{digits[8:12]}-{version}{digits[13:16]}-{variant}{digits[17:20]}-{digits[20:32]}"
 
 
 def trace_id_from(text: str) -> str | None:

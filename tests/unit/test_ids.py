@@ -46,6 +46,12 @@ def test_a_made_up_id_passes_its_own_check() -> None:
     assert ids.trace_id_from(ids.new_trace_id())
 
 
+def test_a_request_id_is_a_random_uuid_and_a_trace_id_32_random_digits() -> None:
+    made = [uuid.UUID(ids.new_request_id()) for _ in range(100)]
+    assert {(one.version, one.variant) for one in made} == {(4, uuid.RFC_4122)}
+    assert len({one.int >> 80 for one in made} | {ids.new_trace_id()[:12] for _ in range(100)}) == 200
+
+
 def test_a_derived_id_is_the_same_every_time_and_a_version_5_uuid() -> None:
     assert ids.derived_id("message", "7") == ids.derived_id("message", "7")
     assert ids.derived_id("message", "7") == str(uuid.uuid5(ids.NAMESPACE, "message\x007"))
