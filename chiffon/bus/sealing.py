@@ -34,6 +34,11 @@ _SHORT = 255
 _CANNOT_ENCODE = (struct.error, ValueError, TypeError, AttributeError, OverflowError, RecursionError, amqp.AMQPError)
 _MOST_INTEGER = 2**31 - 1
 
+_FRAME_HEAD, _CONTENT_HEAD = struct.Struct(">BHI").pack, struct.Struct(">HHQH").pack
+_LONG, _SIGNED_LONG = struct.Struct(">I").pack, struct.Struct(">i").pack
+_PROPERTIES = tuple((name, kind, 1 << 15 - place) for place, (name, kind) in enumerate(amqp.Message.PROPERTIES))
+"""Each with its flag, in the order in which they are encoded."""
+
 
 def seal(letter: Letter, *, channel: int, frame_max: int) -> bytes:
     """The frames that publish a letter, `mandatory`.
@@ -62,48 +67,57 @@ def seal(letter: Letter, *, channel: int, frame_max: int) -> bytes:
 
 
 def _frame(kind: int, channel: int, payload: bytes) -> bytes:
-    return struct.pack(">BHI", kind, channel, len(payload)) + payload + _END
+    return _FRAME_HEAD(kind, channel, len(payload)) + payload + _END
 
 
 def _content_header(message: Message) -> bytes:
     flags, encoded = 0, []
     properties = {**message.properties, "application_headers": message.headers, "message_id": message.message_id}
-    for position, (name, kind) in enumerate(amqp.Message.PROPERTIES):
+    for name, kind, flag in _PROPERTIES:
         value = properties.get(name)
         if value is None:
             continue
-        flags |= 1 << 15 - position
+        flags |= flag
         if kind == "s":
             encoded.append(_short_string(value))
+        elif kind == "F":
+            encoded.append(_table(value))
         else:
-            encoded.append(_table(value) if kind == "F" else dumps(kind, [value]))
-    return struct.pack(">HHQH", spec.Basic.CLASS_ID, 0, len(message.body), flags) + b"".join(encoded)
+            encoded.append(bytes((value,)) if kind == "o" and type(value) is int else dumps(kind, [value]))
+    return _CONTENT_HEAD(spec.Basic.CLASS_ID, 0, len(message.body), flags) + b"".join(encoded)
 
 
 def _table(fields: Mapping[str, Any]) -> bytes:
-    content = b"".join([_field(name, value) for name, value in fields.items()])
-    return struct.pack(">I", len(content)) + content
-
-
-def _field(name: str, value: Any) -> bytes:
-    if type(value) is str:
-        data = value.encode(errors="surrogatepass")
-        return _name(name) + b"S" + struct.pack(">I", len(data)) + data
-    if value is None:
-        return _name(name) + b"V"
-    if type(value) is int and -_MOST_INTEGER <= value <= _MOST_INTEGER:
-        return _name(name) + b"I" + struct.pack(">i", value)
-    return bytes(dumps("F", [{name: value}])[4:])  # without its length
+    content: list[bytes] = []
+    for name, value in fields.items():
+        if type(value) is str:
+            data = _encoded(value)
+            content += (_named(name, b"S"), _LONG(len(data)), data)
+        elif value is None:
+            content.append(_named(name, b"V"))
+        elif type(value) is int and -_MOST_INTEGER <= value <= _MOST_INTEGER:
+            content += (_named(name, b"I"), _SIGNED_LONG(value))
+        else:
+            content.append(dumps("F", [{name: value}])[4:])  # without its length
+    joined = b"".join(content)
+    return _LONG(len(joined)) + joined
 
 
 @lru_cache(maxsize=1024)
-def _name(name: str) -> bytes:
-    """The same few come again and again."""
-    return _short_string(name)
+def _named(name: str, kind: bytes) -> bytes:
+    """How a field begins: the same few come again and again."""
+    return _short_string(name) + kind
 
 
 def _short_string(text: str) -> bytes:
-    data = text.encode(errors="surrogatepass")
+    data = _encoded(text)
     if len(data) > _SHORT:
         raise ValueError(f"a name of {len(data)} bytes, where AMQP has {_SHORT}")
     return bytes((len(data),)) + data
+
+
+def _encoded(text: str) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        return text.encode(errors="surrogatepass")
