@@ -1,9 +1,11 @@
-"""Company: what several threads ask at the same time is asked once, and nobody waits for others to come."""
+"""Company: what several threads ask at the same time is asked once."""
 
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Hashable, Sequence
+from queue import SimpleQueue
 from typing import Generic, TypeVar
 
 Q = TypeVar("Q")
@@ -12,13 +14,20 @@ A = TypeVar("A")
 MOST = 100
 """Questions that are asked together, at most."""
 
+PAUSE = 0.002
+"""Seconds that the next question waits for others, if the last one was not alone: who asked then asks again soon."""
+
 
 class _Entry(Generic[Q, A]):
-    """A question, until it has an answer; ``turn`` is set when there is one, or when its thread is to ask for all."""
+    """A question, until it has an answer.
+
+    ``turn``: something comes when there is one, or when its thread is to ask for all. (A queue is woken in C, an event
+    in Python.)
+    """
 
     def __init__(self, question: Q) -> None:
         self.question = question
-        self.turn = threading.Event()
+        self.turn: SimpleQueue[None] = SimpleQueue()
         self.answer: A
         self.error: BaseException | None = None
         self.is_answered = False
@@ -31,7 +40,7 @@ class _Entry(Generic[Q, A]):
 
 
 class Company(Generic[Q, A]):
-    """Thread-safe. Whoever comes while nobody asks, asks at once; who comes meanwhile is asked for by the next.
+    """Thread-safe. Who comes alone, after one who was alone, asks at once; who comes meanwhile goes with the next.
 
     ``ask``: the answers to some questions, in their order. ``apart``: questions for which it is the same are never
     asked together.
@@ -43,6 +52,7 @@ class Company(Generic[Q, A]):
         self._lock = threading.Lock()
         self._waiting: list[_Entry[Q, A]] = []
         self._is_asking = False
+        self._was_alone = True
 
     def ask(self, question: Q) -> A:
         """The answer to a question. Raises what asking raises, to everybody who was asked for."""
@@ -51,14 +61,17 @@ class Company(Generic[Q, A]):
             self._waiting.append(entry)
             leads, self._is_asking = not self._is_asking, True
         if not leads:
-            entry.turn.wait()
+            entry.turn.get()
         if not entry.is_answered:
             self._lead()
         return entry.told()
 
     def _lead(self) -> None:
+        if not self._was_alone:
+            time.sleep(PAUSE)
         with self._lock:
             batch = self._take()
+        self._was_alone = len(batch) == 1
         try:
             for entry, answer in zip(batch, self._ask([entry.question for entry in batch]), strict=True):
                 entry.answer = answer
@@ -72,9 +85,9 @@ class Company(Generic[Q, A]):
                 self._is_asking = bool(self._waiting)
                 heir = self._waiting[0] if self._waiting else None
             for entry in batch:
-                entry.turn.set()
+                entry.turn.put(None)
             if heir is not None:
-                heir.turn.set()
+                heir.turn.put(None)
 
     def _take(self) -> list[_Entry[Q, A]]:
         """The first one that waits, and whoever may go with it."""

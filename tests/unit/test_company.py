@@ -1,13 +1,14 @@
-"""Company: one asks for all, nobody waits for others to come, and an error reaches everybody whom it concerns."""
+"""Company: one asks for all, only a crowd waits for others, and an error reaches everybody whom it concerns."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from types import SimpleNamespace
 
 import pytest
 
-from chiffon.dispatch.company import MOST, Company
+from chiffon.dispatch.company import MOST, PAUSE, Company
 from tests.racing import Thread, until
 
 
@@ -52,6 +53,31 @@ def test_who_comes_meanwhile_is_asked_for_together(oracle: Oracle) -> None:
     oracle.may.set()
     assert [thread.answer() for thread in (first, *others)] == [2 * number for number in range(1, 9)]
     assert [len(questions) for questions in oracle.asked] == [1, 7]
+
+
+def test_after_a_crowd_the_next_waits_for_others(oracle: Oracle, monkeypatch: pytest.MonkeyPatch) -> None:
+    oracle.may.set()
+    company = Company(oracle, apart=lambda question: question)
+    pauses: list[float] = []
+
+    def pause(seconds: float) -> None:
+        pauses.append(seconds)
+        if len(pauses) == 1:  # two more come while the first of them waits
+            late.append(Thread(lambda: company.ask(3)))
+            late.append(Thread(lambda: company.ask(4)))
+            until(lambda: waiting(company) == 3)
+
+    late: list[Thread] = []
+    monkeypatch.setattr("chiffon.dispatch.company.time", SimpleNamespace(sleep=pause))
+    assert company.ask(1) == 2
+    assert pauses == []
+    company._was_alone = False
+    assert company.ask(2) == 4
+    assert [thread.answer() for thread in late] == [6, 8]
+    assert [len(questions) for questions in oracle.asked] == [1, 3]
+    assert company.ask(5) == 10
+    assert company.ask(6) == 12
+    assert pauses == [PAUSE, PAUSE], "who comes after one that was alone waits for nobody"
 
 
 def test_what_must_be_apart_is_asked_one_after_the_other(oracle: Oracle) -> None:
