@@ -48,7 +48,7 @@ def trace_id() -> str | None:
 
 def wait_seconds() -> int | None:
     """How long the caller prefers to wait for the end (RFC 7240 section 4.3), 0-60 seconds; None: not at all."""
-    for preference in ",".join(request.headers.getlist("Prefer")).split(","):
+    for preference in request.headers.get("Prefer", "").split(","):  # WSGI has joined several of them
         found = _WAIT.fullmatch(preference.partition(";")[0].strip())
         if found:
             return min(int(found.group(1) or found.group(2)), LONGEST_WAIT)

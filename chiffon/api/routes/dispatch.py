@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from apiflask import APIBlueprint
-from flask import request, url_for
+from flask import request
 
 from chiffon.api import answers, headers, kinds
 from chiffon.api.contract import Header, Operation, Reply, operation
@@ -125,7 +125,8 @@ def _answer(placed: Placed, wait: int | None) -> Reply:
         return Reply(answer, 200, {"Idempotent-Replayed": "true", **said})
     if wait is not None and placed.status in ENDS:
         return Reply(answer, 200, said)
-    return Reply(answer, 202, {"Location": url_for("tasks.show", task_id=placed.task_id), **said})
+    # As `url_for` has it, which takes as long as the rest of the answer: its task id is a UUID.
+    return Reply(answer, 202, {"Location": f"{request.script_root}/tasks/{placed.task_id}", **said})
 
 
 def _prepared(item: Any, index: int, trace_id: str | None) -> NewTask | ApiProblem:
