@@ -13,8 +13,11 @@ from chiffon.bus.letters import Letter
 from chiffon.bus.sealing import seal
 from chiffon.domain.errors import MalformedMessage
 
-WINDOW = 500
+WINDOW = 2_000
 """Letters under way at once: enough to hide the broker's fsync, few enough to be read back when it is slow."""
+
+SILENCE = 10.0
+"""Seconds: a broker that neither takes nor says anything for so long is not waited for until the deadline."""
 
 BLOCKED = "RabbitMQ takes no messages: a memory or disk alarm"
 _AT_ONCE = 65_536
@@ -190,8 +193,8 @@ def publish_apart(attempt: Callable[[Sequence[Letter]], Receipt], letters: Seque
 
 
 def _left(deadline: float) -> float:
-    """Seconds until ``deadline``. Raises TimeoutError when there are none."""
+    """Seconds until ``deadline``, `SILENCE` at most. Raises TimeoutError when there are none."""
     left = deadline - time.monotonic()
     if left <= 0:
         raise TimeoutError
-    return left
+    return min(left, SILENCE)

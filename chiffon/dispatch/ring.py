@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import structlog
 
+from chiffon.bus.confirms import SILENCE
 from chiffon.bus.letters import Doorbell, Letter, dead_letter_for
 from chiffon.bus.publisher import Publisher
 from chiffon.bus.topology import Topology
@@ -23,8 +24,11 @@ from chiffon.ledger.connect import Ledger
 
 log = structlog.get_logger(__name__)
 
-GATHER = 500
-"""Rings that are published together, at most."""
+GATHER = 2_000
+"""Rings that are published together, at most: while the broker writes the first of them, the last are encoded."""
+
+SLOWEST = 50
+"""Rings a second that a broker which is merely slow may be expected to take."""
 
 CROWD, WITHIN = 16, 0.05
 """Rings, and seconds: when so many have come in so short a time, the next ones wait for each other."""
@@ -160,7 +164,8 @@ class Ringer:
     def _publish(self, publisher: Publisher, batch: Sequence[Ring | Debt]) -> None:
         letters = {(letter := self._letter(item)).message.message_id: (letter, item) for item in batch}
         try:
-            receipt = publisher.publish([letter for letter, _ in letters.values()])
+            within = SILENCE + len(letters) / SLOWEST
+            receipt = publisher.publish([letter for letter, _ in letters.values()], within=within)
         except BrokerUnavailable as error:
             self._unavailable(error)
             self._stopping.wait(_PATIENCE)

@@ -100,6 +100,19 @@ def test_a_hanging_broker_is_left_in_time_with_its_socket(
     assert publisher.publish(letters(10)).confirmed == ids(*letters(10))
 
 
+@pytest.mark.parametrize("is_large", [False, True], ids=["says nothing", "takes nothing"])
+def test_a_silent_broker_is_left_before_the_time_given_is_over(
+    rabbitmq: PrivateRabbitMQ, publisher: Publisher, monkeypatch: pytest.MonkeyPatch, is_large: bool
+) -> None:
+    monkeypatch.setattr("chiffon.bus.confirms.SILENCE", 1.0)
+    publisher.publish(letters(1))
+    rabbitmq.pause()
+    sent = large(200) if is_large else letters(10)
+    began = time.monotonic()
+    assert publisher.publish(sent, within=60).unconfirmed == ids(*sent)
+    assert time.monotonic() - began < 2 + MARGIN
+
+
 def test_a_socket_that_takes_no_more_bytes_is_left_in_time(
     rabbitmq: PrivateRabbitMQ, url: str, publisher: Publisher
 ) -> None:
