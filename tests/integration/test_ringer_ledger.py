@@ -28,7 +28,7 @@ class Broker:
     connected = True
     blocked = False
 
-    def publish(self, letters: Sequence[Letter]) -> Receipt:
+    def publish(self, letters: Sequence[Letter], *, within: float) -> Receipt:
         """Confirm all."""
         return Receipt(confirmed=frozenset(letter.message.message_id for letter in letters))
 

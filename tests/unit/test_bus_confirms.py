@@ -163,7 +163,7 @@ def test_letters_go_in_few_writes_and_what_was_not_written_when_the_broker_block
     first, now = letters(2 * WINDOW)[: WINDOW + 10], letters(2 * WINDOW)[WINDOW + 10 :]
     receipt = confirms.publish(first, time.monotonic() + 5)
     assert sum(writes) == WINDOW
-    assert len(writes) < 10
+    assert len(writes) <= WINDOW // 100
     assert receipt.unconfirmed == ids(*first)
     broker.blocked = False
     broker._script = [ack(WINDOW, True), ack(WINDOW + 1)]

@@ -24,7 +24,7 @@ class Returning:
 
     connected, blocked = True, False
 
-    def publish(self, letters: Sequence[Letter]) -> Receipt:
+    def publish(self, letters: Sequence[Letter], *, within: float) -> Receipt:
         """Have it all returned."""
         return Receipt(returned=frozenset(letter.message.message_id for letter in letters))
 
