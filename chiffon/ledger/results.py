@@ -9,6 +9,7 @@ from datetime import datetime
 from chiffon.domain.states import CELERY_STATES, ENDS
 from chiffon.ledger.connect import Cursor
 from chiffon.ledger.effects import CHANNEL
+from chiffon.ledger.planned import LOOKING_UP, Planned
 from chiffon.ledger.settle import celery_error_sql, celery_state_sql
 
 FINAL = frozenset(CELERY_STATES[state] for state in ENDS)
@@ -80,7 +81,9 @@ _EXTENDED = """
 
 # name: fetch  -- reads states and results; a task of the ledger's own that goes on speaks for itself
 # An ended one without a row has had its result forgotten: to Celery that is PENDING, as an unknown id is.
-_FETCH = f"""
+_FETCH = Planned(
+    "fetch",
+    f"""
 SELECT w.task_id,
        CASE WHEN t.task_id IS NULL THEN r.status ELSE {celery_state_sql("t.status")} END,
        CASE WHEN t.task_id IS NULL THEN r.result
@@ -95,7 +98,9 @@ SELECT w.task_id,
         AND (r.task_id IS NULL OR r.status NOT IN ({_FINAL}) AND t.status <> 'running')
   LEFT JOIN tasks own ON own.task_id = r.task_id AND r.meta IS NULL
  WHERE r.task_id IS NOT NULL OR t.task_id IS NOT NULL
-"""
+""",
+    before=(LOOKING_UP,),
+)
 
 # name: forget  -- the result is gone, the task is not
 _FORGET = "DELETE FROM results WHERE task_id = %(task_id)s"
@@ -171,7 +176,7 @@ def fetch(cursor: Cursor, task_id: str) -> StoredResult | None:
 
 def fetch_many(cursor: Cursor, task_ids: Collection[str]) -> dict[str, StoredResult]:
     """The states and results of the tasks that are known, by id."""
-    cursor.execute(_FETCH, {"task_ids": list(task_ids)})
+    _FETCH.execute(cursor, {"task_ids": list(task_ids)})
     return {row[0]: StoredResult(*row) for row in cursor.fetchall()}
 
 
