@@ -10,7 +10,8 @@ import socket
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from chiffon.bus.topology import DLX_EXCHANGE, WORK_EXCHANGE
 from chiffon.domain.ids import derived_id
@@ -39,8 +40,7 @@ class Message:
     properties: Mapping[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class Letter:
+class Letter(NamedTuple):
     """A message and where to publish it."""
 
     exchange: str
@@ -48,8 +48,7 @@ class Letter:
     message: Message
 
 
-@dataclass(frozen=True)
-class Doorbell:
+class Doorbell(NamedTuple):
     """One ring of a task of the ledger.
 
     ``embed`` is the third item of a protocol 2 body (callbacks, errbacks, chain, chord). ``headers``: further ones,
@@ -70,7 +69,7 @@ class Doorbell:
     retries: int = 0
     embed: Mapping[str, Any] | None = None
     group_id: str | None = None
-    headers: Mapping[str, Any] = field(default_factory=dict)
+    headers: Mapping[str, Any] = MappingProxyType({})
 
     @property
     def message_id(self) -> str:

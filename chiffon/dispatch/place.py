@@ -11,7 +11,7 @@ from chiffon.dispatch.submit import refusal, submit_all
 from chiffon.dispatch.wait import Waiter
 from chiffon.domain.errors import ChiffonError, LedgerUnavailable, OutcomeUnknown
 from chiffon.domain.states import State
-from chiffon.domain.tasks import Acceptance, Accepted, Duplicate, IdTaken, KeyReused, NewTask
+from chiffon.domain.tasks import Acceptance, Accepted, Duplicate, NewTask
 from chiffon.domain.views import TaskView
 from chiffon.ledger import queries
 from chiffon.ledger.connect import Ledger
@@ -78,13 +78,9 @@ def shown(view: TaskView, *, duplicate: bool) -> Placed:
 def _answer(
     task: NewTask, fate: Acceptance, rung: Container[str], earlier: Mapping[str, Placed]
 ) -> Placed | ChiffonError:
-    match fate:
-        case Accepted(task_id):
-            return _newly_placed(task, is_rung=task_id in rung)
-        case Duplicate(task_id):
-            return earlier[task_id]
-        case KeyReused() | IdTaken():
-            return refusal(fate)
+    if isinstance(fate, Accepted):  # as nearly all are, and a pattern takes twice as long to match
+        return _newly_placed(task, is_rung=fate.task_id in rung)
+    return earlier[fate.task_id] if isinstance(fate, Duplicate) else refusal(fate)
 
 
 def _newly_placed(task: NewTask, *, is_rung: bool) -> Placed:

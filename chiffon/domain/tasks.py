@@ -73,8 +73,7 @@ Acceptance = Accepted | Duplicate | KeyReused | IdTaken
 """What became of a dispatch."""
 
 
-@dataclass(frozen=True)
-class Ring:
+class Ring(NamedTuple):
     """One leased ring of a task: what its doorbell says. ``ring_no`` is the lease that the confirm must still hold."""
 
     task_id: str
