@@ -10,7 +10,8 @@ from chiffon.logs import configure
 wsgi_app = "wsgi:app"
 bind = "127.0.0.1:8000"
 workers = 2
-worker_class = "gthread"  # a request that waits (`Prefer: wait`) holds a thread, not a process
+# A request that waits (`Prefer: wait`) holds a thread, not a process; a thread stays with a client that goes on asking.
+worker_class = "chiffon.api.serving.StayingWorker"
 threads = 16
 graceful_timeout = 10  # seconds for requests under way when it is told to stop
 

@@ -73,7 +73,8 @@ def flower_settings(access: Access, management_url: str) -> dict[str, str]:
 def _gunicorn(access: Access) -> tuple[str, ...]:
     return (
         *("gunicorn", "wsgi:app", "--bind", urlsplit(access.api_url).netloc),
-        *("--workers", "2", "--worker-class", "gthread", "--threads", "16"),  # a waiter (`Prefer: wait`) holds one
+        *("--workers", "2", "--worker-class", "chiffon.api.serving.StayingWorker"),
+        *("--threads", "16"),  # a waiter (`Prefer: wait`) holds one
         *("--graceful-timeout", "5", "--no-control-socket"),  # the socket's path is one a user, not one a stack
     )
 
