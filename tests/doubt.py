@@ -49,6 +49,10 @@ class Doubt:
         """Have the next commit unanswered, whoever makes it."""
         self._relay.swallow_answer(after, COMMIT)
 
+    def slow_down(self, seconds: float) -> None:
+        """Have everything take so long, each way."""
+        self._relay.slow_down(seconds)
+
     def everything(self, but: Collection[str] = ()) -> dict[str, list[str]]:
         """Every row of every table, without the columns ``but``."""
         tables = [table for (table,) in self.bench.sql(TABLES)]

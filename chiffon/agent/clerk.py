@@ -174,10 +174,18 @@ class Clerk:
 
     def _work(self) -> None:
         for step in (self._settle, self._claim, self._tick, self._mark, self._condemn, self._drain):
-            try:
-                step()
-            except LostRace as error:  # somebody holds a row: it holds up no other step
-                log.info("repeated", reason=str(error))
+            self._take(self._beat)  # over a slow link all steps together may take longer than an agent may be silent
+            self._take(step)
+
+    @staticmethod
+    def _take(step: Callable[[], None]) -> None:
+        try:
+            step()
+        except LostRace as error:  # somebody holds a row: it holds up no other step
+            log.info("repeated", reason=str(error))
+
+    def _beat(self) -> None:
+        self._rounds.beat(draining=self._draining)
 
     def _drain(self) -> None:
         if self._draining and not self._said_draining:
@@ -249,7 +257,7 @@ class Clerk:
 
     def _mark_together(self, ripe: Sequence[Started]) -> list[Started]:
         now = time.monotonic()
-        with self._life.transaction() as cursor:
+        with self._life.statements() as cursor:
             claims.mark_started(cursor, {started.key: now - started.at for started in ripe})
         return list(ripe)
 

@@ -125,7 +125,7 @@ class Life:
     def beat(self, queues: Sequence[str], slots: int) -> None:
         """Say that the agent lives."""
         if self.incarnation is not None:
-            with self.transaction() as cursor:
+            with self.statements() as cursor:
                 agents.beat(cursor, self.incarnation, queues=queues, slots=slots)
 
     def drain(self) -> None:

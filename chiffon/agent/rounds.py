@@ -39,6 +39,8 @@ class Rounds:
         self._mailbox = mailbox
         self._held = held
         self._beat_at = 0.0
+        self._has_beaten = False
+        """Since the last round."""
         self.paid: list[Paid] = []
         self.on_cancel: Callable[[tuple[str, int], float], None] = lambda key, since: None
 
@@ -46,23 +48,29 @@ class Rounds:
         """The agent has come to life, which the ledger knows."""
         self._beat_at = time.monotonic()
 
-    def go(self, *, draining: bool) -> None:
-        """Make a round. Raises LedgerUnavailable, SchemaBehind, LostRace."""
+    def beat(self, *, draining: bool) -> None:
+        """Say that the agent lives, when it is time to. Raises LedgerUnavailable, SchemaBehind, LostRace."""
         now = time.monotonic()
         # While an agent drains, its event loop waits for the pool, and says nothing.
         answers = draining or now - self._mailbox.opened_at < HUNG_AFTER
         if answers and now - self._beat_at >= self._settings.heartbeat_seconds:
             self._life.beat(self._life.identity.queues, self._life.identity.slots)
             self._beat_at = now
+            self._has_beaten = True
+
+    def go(self, *, draining: bool) -> None:
+        """Make a round. Raises as `beat`."""
+        if self._has_beaten:
             self._give_back_forgotten()
+            self._has_beaten = False
         self._pass_on_cancels(draining=draining)
-        self._clear_paid(now)
+        self._clear_paid(time.monotonic())
 
     def _pass_on_cancels(self, *, draining: bool) -> None:
         incarnation = self._life.incarnation
         if not self._held or incarnation is None:
             return
-        with self._life.transaction() as cursor:
+        with self._life.statements() as cursor:
             asked = claims.asked_to_stop(cursor, incarnation)
         for key, since in asked.items():
             if draining:  # nobody opens the mailbox then; and whoever stops a thread waits for this one to end
@@ -74,7 +82,7 @@ class Rounds:
         # One whose connection is gone is paid by a sweeper, which waits for a confirm.
         self.paid = [paid for paid in self.paid if paid.still_connected()]
         if settled := [paid for paid in self.paid if now - paid.at >= PAID_AFTER and paid.heard()]:
-            with self._life.transaction() as cursor:
+            with self._life.statements() as cursor:
                 clear_debts(cursor, [paid.task_id for paid in settled])
             self.paid = [paid for paid in self.paid if paid not in settled]
 
@@ -83,7 +91,7 @@ class Rounds:
         incarnation = self._life.incarnation
         if incarnation is None:
             return
-        with self._life.transaction() as cursor:
+        with self._life.statements() as cursor:
             held = agents.still_held(cursor, incarnation)
         for task_id, execution in held.keys() - self._held:
             request_id, trace_id = held[task_id, execution]

@@ -50,8 +50,7 @@ class Planned:
             cursor.execute(self.whole, values)
             return
         try:
-            for part in (*self.before, self):
-                part._plan(cursor, planned)
+            self._plan(cursor, planned)
             cursor.execute(self._calls, values)
         except psycopg2.Error as error:
             if error.pgcode in OUTDATED:
@@ -59,13 +58,13 @@ class Planned:
             raise
 
     def _plan(self, cursor: Cursor, planned: dict[str, float]) -> None:
-        """``planned``: by name, when each was planned."""
+        """Plan what has to be, in one round trip. ``planned``: by name, when each was planned."""
         now = time.monotonic()
-        if now - planned.get(self.name, -math.inf) < GOOD_FOR:
-            return
-        outdated = f"DEALLOCATE chiffon_{self.name}; " if self.name in planned else ""
-        cursor.execute(outdated + self._prepare)
-        planned[self.name] = now
+        parts = (*self.before, self)
+        if due := [part for part in parts if now - planned.get(part.name, -math.inf) >= GOOD_FOR]:
+            outdated = [f"DEALLOCATE chiffon_{part.name}" for part in due if part.name in planned]
+            cursor.execute("; ".join([*outdated, *(part._prepare for part in due)]))
+            planned.update((part.name, now) for part in due)
 
     @cached_property
     def whole(self) -> str:

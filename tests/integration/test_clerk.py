@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from chiffon.agent.clerk import Clerk
-from chiffon.agent.commands import Condemned, Finished, Offer
+from chiffon.agent.commands import Condemned, Finished, Offer, Started
 from chiffon.agent.life import Identity, Life
 from chiffon.agent.mailbox import Mailbox
 from chiffon.agent.reading import Doorbell, Reader
@@ -24,29 +24,43 @@ from chiffon.ledger.connect import open_session
 from chiffon.ledger.settle import Settlement
 from tests.bench import Bench
 from tests.builders import new_task
+from tests.doubt import Doubt
 from tests.racing import PATIENCE
 
 HELD_FOR = 8.0
 """Seconds for which somebody holds the rows: several times what a statement waits for one."""
 
 HEARTBEAT = 1
+MARK_AFTER = 0.1
+
+LAG = 0.2
+"""Seconds that everything takes on a slow link, each way."""
+
+ROUND_TRIPS = 6
+"""Those after which a heartbeat that is due must have come. All that a busy clerk does in a round is more."""
 
 
 class Desk:
     """A clerk with its mailbox, and what has come out of it."""
 
-    def __init__(self, bench: Bench) -> None:
+    def __init__(self, bench: Bench, url: str) -> None:
         self.bench = bench
         settings = Settings(database_url=bench.url, heartbeat_seconds=HEARTBEAT)
         self.mailbox = Mailbox()
-        self.life = Life(bench.url, Identity("clerk", 4, ("work_queue",), ("echo",), "0"))
+        self.life = Life(url, Identity("clerk", 4, ("work_queue",), ("echo",), "0"))
         self.ringer = Ringer(settings, bench.ledger, registry.queues, name="test")
-        self.clerk = Clerk(settings, self.life, Reader(registry, {}, 1_000), self.ringer, self.mailbox, mark_after=0.1)
+        reader = Reader(registry, {"echo": None}, 1_000)
+        self.clerk = Clerk(settings, self.life, reader, self.ringer, self.mailbox, mark_after=MARK_AFTER)
         self.fates: dict[str, Any] = {}
 
     def offer(self, task_id: str) -> None:
         """Say that a doorbell has come."""
         self.clerk.tell(Offer(Doorbell(task_id), lambda fate: self.fates.update({task_id: fate})))
+
+    def run(self, claim: Claim) -> None:
+        """Say that a run has begun, and that it has come to its end."""
+        self.clerk.tell(Started(claim.task_id, claim.execution, time.monotonic() - MARK_AFTER))
+        self.finish(claim)
 
     def finish(self, claim: Claim) -> None:
         """Say that a run has come to its end."""
@@ -76,12 +90,18 @@ class Desk:
         return self.bench.sql("SELECT last_heartbeat_at FROM agents WHERE agent_id = 'clerk'")[0][0]
 
 
+@contextlib.contextmanager
+def opened(desk: Desk) -> Iterator[Desk]:
+    """A desk at which a clerk sits."""
+    desk.clerk.start()
+    yield desk
+    assert desk.clerk.stop(PATIENCE)
+
+
 @pytest.fixture
 def desk(bench: Bench) -> Iterator[Desk]:
-    lent = Desk(bench)
-    lent.clerk.start()
-    yield lent
-    assert lent.clerk.stop(PATIENCE)
+    with opened(Desk(bench, bench.url)) as lent:
+        yield lent
 
 
 @contextlib.contextmanager
@@ -117,3 +137,21 @@ def test_rows_that_somebody_holds_keep_neither_a_heartbeat_nor_another_task_wait
     desk.offer(waiting)
     [claim] = desk.hear(waiting)
     assert isinstance(claim, Claim)
+
+
+def test_over_a_slow_link_an_agent_with_much_to_do_still_says_in_time_that_it_lives(bench: Bench, doubt: Doubt) -> None:
+    with opened(Desk(bench, doubt.url)) as desk:
+        desk.run(desk.claimed(bench.born()))
+        doubt.slow_down(LAG)
+        began, silences = time.monotonic(), []
+        while time.monotonic() - began < 20 * 2 * LAG:
+            desk.offer(bench.born())
+            desk.mailbox.open()
+            for claim in [fate for fate in desk.fates.values() if isinstance(fate, Claim)]:
+                del desk.fates[claim.task_id]
+                desk.run(claim)
+            silences.append(bench.sql("SELECT extract(epoch FROM clock_timestamp() - last_heartbeat_at) FROM agents"))
+            time.sleep(0.05)
+        doubt.slow_down(0)
+    longest = max(float(silence) for [[silence]] in silences)
+    assert longest < HEARTBEAT + ROUND_TRIPS * 2 * LAG, f"it said nothing for {longest:.1f} s"

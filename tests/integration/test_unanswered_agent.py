@@ -103,8 +103,9 @@ def test_a_heartbeat_that_was_not_answered_costs_the_session_and_nothing_else(
 ) -> None:
     life.begin()
     task_id, claim = claimed(life, doubt, settings, reader)
-    for step in (lambda: life.beat(["work_queue"], 2), life.drain):
-        doubt.unanswered(step)
+    steps = ((lambda: life.beat(["work_queue"], 2), b"SET last_heartbeat_at"), (life.drain, b"SET draining_at"))
+    for step, statement in steps:
+        doubt.unanswered(step, statement)
         assert not life.alive
         assert begin_again(life) == {(task_id, claim.execution)}
         step()
