@@ -232,6 +232,18 @@ def test_work_is_taken_from_whom_a_postgres_that_had_just_come_back_let_in_no_mo
     assert said == faults_found
 
 
+@pytest.mark.parametrize(("cut_at", "faults_found"), [(101.6, set()), (80.0, {"wrong"})])
+def test_work_is_taken_over_a_slow_link_only_from_whom_the_session_was_taken_too(
+    cut_at: float, faults_found: set[str]
+) -> None:
+    executions = [replace(EXECUTED, outcome="agent_lost"), replace(EXECUTED, execution=2, claimed_at=102.0)]
+    slow = incident("delay", "ash", 101.0, 108.0, "postgres by 0.32 s")
+    found = evidence(
+        executions={"t1": executions}, incidents=[slow, incident("cut", "ash", cut_at, cut_at, "postgres")]
+    )
+    assert {finding.fault for finding in audit(found) if "was taken from" in finding.says} == faults_found
+
+
 @pytest.mark.parametrize(("exited_at", "faults_found"), [(101.3, set()), (140.0, {"wrong"})])
 def test_an_agent_that_ends_itself_leaves_what_it_had_just_claimed_to_others_first(
     exited_at: float, faults_found: set[str]

@@ -39,7 +39,8 @@ def severed(evidence: Evidence, program: str, start: float, end: float, *, slack
     """What kept a program from the ledger, or from going on at all, for longer than a moment, between two moments."""
     found = evidence.incidents_of(program, {"agent_kill", "agent_stop", "exit"}, start, end, slack=slack)
     ways = evidence.incidents_of(program, {"refuse", "silence", "half_open"}, start, end, slack=slack)
-    return found + [i for i in ways if "postgres" in i.detail] + _locked_out(evidence, start, end, slack)
+    found += [i for i in ways if "postgres" in i.detail]
+    return found + _locked_out(evidence, start, end, slack) + _slow_to_return(evidence, program, start, end, slack)
 
 
 def said_goodbye(evidence: Evidence, program: str, execution: Execution) -> bool:
@@ -63,6 +64,22 @@ def _locked_out(evidence: Evidence, start: float, end: float, slack: float) -> l
     back = [i for i in evidence.incidents if i.kind in {"postgres_kill", "postgres_restart"}]
     stops = [i for i in evidence.incidents if i.kind == "postgres_stop" and i.touches(start, end, slack=slack)]
     return [stop for stop in stops if any(i.touches(stop.began, stop.ended or end, slack=_BACK_WITHIN) for i in back)]
+
+
+def _slow_to_return(evidence: Evidence, program: str, start: float, end: float, slack: float) -> list[Incident]:
+    """Where its session broke while the way to Postgres was slow: a new one takes a dozen round trips.
+
+    (That alone is more than the grace of two seconds. A session that is there stays, however slow.)
+    """
+    slow = evidence.incidents_of(program, {"delay"}, start, end, slack=slack)
+    own = evidence.incidents_of(program, {"cut", "swallow_commit"}, start, end, slack=slack)
+    breaks = [i for i in own if i.kind != "cut" or "postgres" in i.detail]
+    breaks += [i for i in evidence.incidents if i.kind in {"postgres_kill", "postgres_restart"}]
+    return [
+        i
+        for i in slow
+        if "postgres" in i.detail and any(b.touches(i.began, i.ended or end, slack=_BACK_WITHIN) for b in breaks)
+    ]
 
 
 def disturbed(evidence: Evidence, agent: str, execution: Execution) -> bool:
