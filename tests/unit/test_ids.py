@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import time
 import uuid
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
@@ -24,19 +26,42 @@ def test_a_task_id_is_a_version_7_uuid_of_the_present() -> None:
     assert before <= made.int >> 80 <= after
 
 
-def test_a_later_task_id_sorts_after_an_earlier_one(monkeypatch: pytest.MonkeyPatch) -> None:
+MADE = pytest.mark.parametrize("make", [ids.new_task_id, ids.new_request_id, ids.new_trace_id])
+
+
+@MADE
+def test_a_later_id_sorts_after_an_earlier_one(make: Callable[[], str], monkeypatch: pytest.MonkeyPatch) -> None:
     moments = [(2**47 + n) * 1_000_000 for n in range(200)]
     clock = iter(moments)
     monkeypatch.setattr(ids.time, "time_ns", lambda: next(clock))
-    made = [ids.new_task_id() for _ in moments]
+    made = [make() for _ in moments]
     assert made == sorted(made)
 
 
-def test_task_ids_of_one_millisecond_differ(monkeypatch: pytest.MonkeyPatch) -> None:
+@MADE
+def test_ids_of_one_millisecond_differ_in_their_last_digits(
+    make: Callable[[], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(ids.time, "time_ns", lambda: 1_700_000_000_000_000_000)
-    made = {ids.new_task_id() for _ in range(1000)}
-    assert len(made) == 1000
-    assert {uuid.UUID(one).version for one in made} == {7}
+    made = [make() for _ in range(1000)]
+    assert len({one[-14:] for one in made}) == 1000
+
+
+def test_a_forked_process_makes_other_ids_than_its_parent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ids.time, "time_ns", lambda: 1_700_000_000_000_000_000)
+    ids.new_trace_id()  # more was drawn with it
+    forking = multiprocessing.get_context("fork")
+    theirs = forking.SimpleQueue()
+    child = forking.Process(target=lambda: theirs.put(_many()))
+    child.start()
+    mine = _many()
+    assert not mine & theirs.get()
+    child.join(10)
+    assert child.exitcode == 0
+
+
+def _many() -> set[str]:
+    return {ids.new_trace_id() for _ in range(1000)}
 
 
 def test_a_made_up_id_passes_its_own_check() -> None:
@@ -46,10 +71,10 @@ def test_a_made_up_id_passes_its_own_check() -> None:
     assert ids.trace_id_from(ids.new_trace_id())
 
 
-def test_a_request_id_is_a_random_uuid_and_a_trace_id_32_random_digits() -> None:
+def test_a_request_id_is_a_uuid_of_version_7_and_a_trace_id_32_digits() -> None:
     made = [uuid.UUID(ids.new_request_id()) for _ in range(100)]
-    assert {(one.version, one.variant) for one in made} == {(4, uuid.RFC_4122)}
-    assert len({one.int >> 80 for one in made} | {ids.new_trace_id()[:12] for _ in range(100)}) == 200
+    assert {(one.version, one.variant) for one in made} == {(7, uuid.RFC_4122)}
+    assert {len(ids.new_trace_id()) for _ in range(100)} == {32}
 
 
 def test_a_derived_id_is_the_same_every_time_and_a_version_5_uuid() -> None:
