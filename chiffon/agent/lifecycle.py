@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 from typing import Any
 
@@ -12,14 +11,12 @@ from celery.utils.text import str_to_list
 from chiffon.config import settings
 from chiffon.domain.errors import LedgerUnavailable, SchemaBehind
 from chiffon.domain.work import registry
+from chiffon.garbage import spare_what_stays
 from chiffon.ledger import migrate
 from chiffon.ledger.connect import Ledger
 from chiffon.logs import configure
 
 GREEN = ("gevent", "eventlet")
-
-YOUNG = 20_000
-"""Objects that may be made before the garbage collector looks at them: a few hundred tasks' worth."""
 
 
 @signals.setup_logging.connect
@@ -69,12 +66,6 @@ def refuse_an_older_schema(**_: Any) -> None:
 
 @signals.worker_init.connect
 @signals.worker_ready.connect
-def spare_what_stays(**_: Any) -> None:
-    """Have the garbage collector leave alone what has been loaded by now: it will not go.
-
-    Else it looks through all of it again and again, for a fifth of an agent's time under load; and in the processes of
-    the pool, which share these pages until somebody writes on them, it would make copies of them all.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(YOUNG, *gc.get_threshold()[1:])
+def spare(**_: Any) -> None:
+    """In the processes of the pool, too, which share these pages until somebody writes on them."""
+    spare_what_stays()

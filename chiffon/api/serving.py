@@ -7,6 +7,8 @@ from typing import Any
 
 from gunicorn.workers.gthread import ThreadWorker
 
+from chiffon.garbage import spare_what_stays
+
 STAYS = 2
 """Milliseconds for which a thread waits for the next request of its client."""
 
@@ -17,6 +19,11 @@ class StayingWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no type
     In gunicorn's own, each request goes by way of the main thread, twice: for who sends one after the other that is a
     tenth of what a dispatch costs.
     """
+
+    def run(self) -> None:
+        """As gunicorn's, once the application is loaded."""
+        spare_what_stays()
+        super().run()
 
     def handle(self, conn: Any) -> Any:
         """As gunicorn's, for one request or for some; what it returns is about the last."""
