@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
+import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import structlog
 
@@ -18,43 +18,68 @@ log = structlog.get_logger(__name__)
 LATER = 0.02
 """Seconds after which it is written down. Of a task that an agent has claimed by then there is nothing to write."""
 
-MOST = 500
-"""Of how many at once, at most."""
+MANY = 500
+"""So many are written down at once."""
 
 _ATTEMPTS = 3
 _PAUSE = 0.2
+_PATIENCE = 5.0
 
 
 class Confirmed:
-    """Used by one thread. What is lost of it is rung, or paid, once more than needed: harmless."""
+    """Written down by a thread of its own: meanwhile the broker has the next ones. For one process.
+
+    What is lost of it is rung, or paid, once more than needed: harmless.
+    """
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
         self._rung: list[tuple[str, int]] = []
         self._paid: list[str] = []
-        self._due_at = math.inf
+        self._more = threading.Condition()
+        self._closing = False
+        self._thread: threading.Thread | None = None
 
     def add(self, rung: Iterable[tuple[str, int]], paid: Iterable[str]) -> None:
         """The broker has these rings (task id, ring number), and the dead letters of these tasks."""
-        self._rung += rung
-        self._paid += paid
-        if self._rung or self._paid:
-            self._due_at = min(self._due_at, time.monotonic() + LATER)
+        with self._more:
+            had_some = bool(self._rung or self._paid)
+            self._rung += rung
+            self._paid += paid
+            if not (self._rung or self._paid):
+                return
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="confirmed", daemon=True)
+                self._thread.start()
+            if not had_some or len(self._rung) >= MANY:
+                self._more.notify()
 
-    @property
-    def due_in(self) -> float:
-        """Seconds until it is to be written down: 0 if now, infinite if there is nothing."""
-        if len(self._rung) >= MOST:
-            return 0.0
-        return max(0.0, self._due_at - time.monotonic())
+    def close(self) -> None:
+        """Write down what there is, and end the thread. More may be added later."""
+        with self._more:
+            thread, self._thread = self._thread, None
+            self._closing = True
+            self._more.notify()
+        if thread is not None:
+            thread.join(_PATIENCE)
+        self._closing = False
 
-    def write(self) -> None:
-        """Write it down. A ledger that does not answer is asked again, and then left alone."""
-        rung, self._rung = self._rung, []
-        paid, self._paid = self._paid, []
-        self._due_at = math.inf
-        if not rung and not paid:
-            return
+    def _run(self) -> None:
+        while True:
+            with self._more:
+                self._more.wait_for(lambda: self._rung or self._paid or self._closing)
+                self._more.wait_for(lambda: len(self._rung) >= MANY or self._closing, LATER)
+                rung, self._rung = self._rung, []
+                paid, self._paid = self._paid, []
+            if not rung and not paid:
+                return
+            try:
+                self._write(rung, paid)
+            except Exception:  # the thread must go on; the sweeper rings again for what it had
+                log.exception("confirm_not_written", rings=len(rung), debts=len(paid))
+
+    def _write(self, rung: Sequence[tuple[str, int]], paid: Sequence[str]) -> None:
+        """A ledger that does not answer is asked again, and then left alone."""
         for attempt in range(_ATTEMPTS):
             time.sleep(_PAUSE * attempt)
             try:

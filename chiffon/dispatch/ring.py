@@ -132,13 +132,11 @@ class Ringer:
                     publisher = self._publisher()
                 try:
                     self._publish(publisher, batch) if batch else self._tend(publisher)
-                    if not self._confirmed.due_in:
-                        self._confirmed.write()
                 except Exception:  # the thread must go on; the sweeper rings for what it had
                     log.exception("ringer_failed", rings=len(batch))
                     self._stopping.wait(_PATIENCE)
-            self._confirmed.write()
         finally:
+            self._confirmed.close()
             publisher.close()
 
     def _publisher(self) -> Publisher:
@@ -147,7 +145,7 @@ class Ringer:
 
     def _gather(self) -> list[Ring | Debt]:
         try:
-            batch = [self._waiting.get(timeout=min(_PATIENCE, self._confirmed.due_in))]
+            batch = [self._waiting.get(timeout=_PATIENCE)]
         except queue.Empty:
             return []
         is_crowded = len(self._came_at) == CROWD and time.monotonic() - self._came_at[0] < WITHIN

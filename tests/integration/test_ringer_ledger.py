@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -19,7 +20,7 @@ from chiffon.domain.errors import LedgerUnavailable, SchemaBehind
 from chiffon.ledger.connect import Ledger, LostRace, RefusedData
 from tests.bench import Bench
 from tests.builders import new_task
-from tests.racing import until
+from tests.racing import PATIENCE, until
 
 
 class Broker:
@@ -28,8 +29,12 @@ class Broker:
     connected = True
     blocked = False
 
+    def __init__(self) -> None:
+        self.taken: list[str] = []
+
     def publish(self, letters: Sequence[Letter], *, within: float) -> Receipt:
         """Confirm all."""
+        self.taken += [letter.message.message_id for letter in letters]
         return Receipt(confirmed=frozenset(letter.message.message_id for letter in letters))
 
     def tend(self) -> None:
@@ -52,6 +57,42 @@ class Troubled(Ledger):
             raise trouble
         with super().statements() as cursor:
             yield cursor
+
+
+class Slow(Ledger):
+    """A ledger that answers when it is let."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        self.asked, self.may_answer = threading.Event(), threading.Event()
+
+    @contextmanager
+    def statements(self) -> Iterator[Any]:
+        """As its parent's, later."""
+        self.asked.set()
+        assert self.may_answer.wait(PATIENCE)
+        with super().statements() as cursor:
+            yield cursor
+
+
+def test_the_broker_has_the_next_rings_while_the_ledger_is_told_of_the_last(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broker = Broker()
+    monkeypatch.setattr(room.Ringer, "_publisher", lambda _: broker)
+    ledger = Slow(bench.url)
+    ringer = Ringer(Settings(database_url=bench.url), ledger)
+    tasks = [new_task(), new_task()]
+    bench.accept(*tasks)
+    ringer.ring([first_ring(tasks[0])])
+    assert ledger.asked.wait(PATIENCE)
+    ringer.ring([first_ring(tasks[1])])
+    until(lambda: len(broker.taken) == 2)
+    assert [bench.status(task.task_id) for task in tasks] == ["pending", "pending"]
+    ledger.may_answer.set()
+    ringer.stop()  # and what the broker has is written down
+    assert [bench.status(task.task_id) for task in tasks] == ["queued", "queued"]
+    ledger.close()
 
 
 @pytest.mark.parametrize(
