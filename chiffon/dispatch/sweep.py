@@ -28,10 +28,11 @@ DEBT_GRACE = 10.0
 """Seconds that the holder of a message has to dead-letter it itself."""
 
 
-class DeathWatch:
-    """Which incarnations are dead: those whose lock was free at two looks, some time apart, on one unbroken session.
+class Watch:
+    """Which incarnations remain as they were found: at two looks, some time apart, on one unbroken session.
 
-    A restart of Postgres frees every lock at once; but it breaks the watcher's session too, and it starts anew.
+    A restart of Postgres frees every lock at once; but it breaks the watcher's session too, and it starts anew. While
+    Postgres hangs nobody's heartbeat arrives; but once it goes on, the living have the grace to send one.
     """
 
     def __init__(self, grace: float, clock: Callable[[], float] = time.monotonic) -> None:
@@ -39,12 +40,12 @@ class DeathWatch:
         self._clock = clock
         self._since: dict[int, float] = {}
 
-    def look(self, unlocked: set[int]) -> set[int]:
-        """What was seen now; the incarnations that are dead by it."""
+    def look(self, found: set[int]) -> set[int]:
+        """What was seen now; the incarnations that have been so for the grace."""
         now = self._clock()
         before = self._since
-        self._since = {incarnation: before.get(incarnation, now) for incarnation in unlocked}
-        return {incarnation for incarnation in unlocked & before.keys() if now - before[incarnation] >= self._grace}
+        self._since = {incarnation: before.get(incarnation, now) for incarnation in found}
+        return {incarnation for incarnation in found & before.keys() if now - before[incarnation] >= self._grace}
 
     def forget(self) -> None:
         """The session broke: what was seen on it proves nothing."""
@@ -77,7 +78,8 @@ class Sweeper:
         self._mine = mine
         self._empty = EmptyQueues(settings.lost_after)
         self._ask_at = 0.0
-        self._deaths = DeathWatch(settings.takeover_grace)
+        self._deaths = Watch(settings.takeover_grace)
+        self._mutes = Watch(settings.takeover_grace)
         self._forgetting = Forgetting(settings.retention)
         self._session: Any = None
         self._stopping = threading.Event()
@@ -204,7 +206,8 @@ class Sweeper:
 
     def _bury(self) -> bool:
         with session_transaction(self._session) as cursor:
-            if silenced := sweeps.silence_mute(cursor, offline_after=self._settings.offline_after):
+            mute = self._mutes.look(sweeps.mute(cursor, offline_after=self._settings.offline_after))
+            if mute and (silenced := sweeps.silence(cursor, mute, offline_after=self._settings.offline_after)):
                 log.warning("mute_agents_cut_off", incarnations=silenced)
             unlocked = sweeps.unlocked(cursor)
         for incarnation in self._deaths.look(unlocked - {self._mine()}):
@@ -227,6 +230,7 @@ class Sweeper:
 
     def _drop_session(self) -> None:
         self._deaths.forget()
+        self._mutes.forget()
         session, self._session = self._session, None
         if session is not None:
             session.close()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
@@ -164,15 +164,18 @@ SELECT queue FROM (
       AND t.queued_at < clock_timestamp() - make_interval(secs => %(older_than)s))
 """
 
-# name: silence mute  -- ends the sessions of agents that hold their lock and give no sign of life: stopped, or hung
+# name: mute  -- reads which agents hold their lock and give no sign of life: stopped, or hung
+_MUTE = """
+SELECT a.incarnation, l.pid FROM agents a
+  JOIN pg_locks l ON l.locktype = 'advisory' AND l.classid = %(class)s AND l.objid::bigint = a.incarnation
+   AND l.granted AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+ WHERE a.stopped_at IS NULL AND a.last_heartbeat_at < clock_timestamp() - make_interval(secs => %(offline_after)s)
+"""
+
+# name: silence  -- ends the sessions of those that are mute still
 # Materialized, for a process id alone proves nothing: whose lock it holds must be known before it is ended.
-_SILENCE_MUTE = """
-WITH mute AS MATERIALIZED (
-  SELECT a.incarnation, l.pid FROM agents a
-    JOIN pg_locks l ON l.locktype = 'advisory' AND l.classid = %(class)s AND l.objid::bigint = a.incarnation
-     AND l.granted AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
-   WHERE a.stopped_at IS NULL AND a.last_heartbeat_at < clock_timestamp() - make_interval(secs => %(offline_after)s)
-)
+_SILENCE = f"""
+WITH mute AS MATERIALIZED ({_MUTE} AND a.incarnation = ANY(%(incarnations)s))
 SELECT incarnation FROM mute WHERE pg_terminate_backend(pid)
 """
 
@@ -214,9 +217,16 @@ def overdue_queues(cursor: Cursor, *, older_than: float, offline_after: float) -
     return [queue for (queue,) in cursor.fetchall()]
 
 
-def silence_mute(cursor: Cursor, *, offline_after: float) -> list[int]:
-    """Cut off the agents that hold their lock without a heartbeat for so many seconds; their incarnations."""
-    cursor.execute(_SILENCE_MUTE, {"class": LOCK_CLASS, "offline_after": offline_after})
+def mute(cursor: Cursor, *, offline_after: float) -> set[int]:
+    """The incarnations that hold their lock without a heartbeat for so many seconds."""
+    cursor.execute(_MUTE, {"class": LOCK_CLASS, "offline_after": offline_after})
+    return {incarnation for incarnation, _ in cursor.fetchall()}
+
+
+def silence(cursor: Cursor, incarnations: Collection[int], *, offline_after: float) -> list[int]:
+    """Cut off those of the incarnations that are mute still; which."""
+    values = {"class": LOCK_CLASS, "offline_after": offline_after, "incarnations": list(incarnations)}
+    cursor.execute(_SILENCE, values)
     return [incarnation for (incarnation,) in cursor.fetchall()]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from chiffon.devstack.postgres import PrivatePostgres
-from chiffon.dispatch.sweep import DeathWatch
+from chiffon.dispatch.sweep import Watch
 from chiffon.domain.errors import LedgerUnavailable
 from chiffon.domain.verdicts import Completed
 from chiffon.ledger import agents, control, sweeps
@@ -158,7 +158,9 @@ def test_a_mute_agent_is_cut_off_and_a_living_one_is_not(bench: Bench) -> None:
     with session_transaction(living.session) as cursor:
         agents.beat(cursor, living.incarnation, queues=["work_queue"], slots=4)
     with bench.transaction() as cursor:
-        assert sweeps.silence_mute(cursor, offline_after=180) == [mute.incarnation]
+        assert sweeps.mute(cursor, offline_after=180) == {mute.incarnation}
+        both = {mute.incarnation, living.incarnation}
+        assert sweeps.silence(cursor, both, offline_after=180) == [mute.incarnation]
     with pytest.raises(LedgerUnavailable), session_transaction(mute.session) as cursor:
         cursor.execute("SELECT 1")
     bench.claimed(by=living)
@@ -167,7 +169,7 @@ def test_a_mute_agent_is_cut_off_and_a_living_one_is_not(bench: Bench) -> None:
 def test_a_restart_of_postgres_makes_nobody_look_dead(bench: Bench, postgres: PrivatePostgres) -> None:
     """It frees every lock at once, and breaks the watcher's session too: what was seen on that proves nothing."""
     clock = [0.0]
-    watch = DeathWatch(2.0, lambda: clock[0])
+    watch = Watch(2.0, lambda: clock[0])
     agent = bench.agent("living")
     claim = bench.claimed(by=agent)
     watcher = open_session(bench.url, "watcher")

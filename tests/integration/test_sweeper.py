@@ -122,6 +122,23 @@ def test_the_work_of_an_agent_that_died_is_rung_for_others(bench: Bench, notes: 
     assert bench.status(kept.task_id) == "running"
 
 
+def test_after_postgres_was_silent_for_long_an_agent_has_a_moment_to_say_that_it_lives(
+    bench: Bench, notes: Notes
+) -> None:
+    living, hung = bench.agent("living"), bench.agent("hung")
+    kept, lost = bench.claimed(by=living), bench.claimed(by=hung)
+    bench.pass_time(200)  # nobody's heartbeat has arrived
+    running = sweeper(bench, notes)
+    running.start()
+    time.sleep(0.5)  # in which it looks some ten times
+    with session_transaction(living.session) as cursor:
+        agents.beat(cursor, living.incarnation, queues=["work_queue"], slots=4)
+    until(lambda: lost.task_id in notes.rung(), patience=10)
+    assert bench.status(kept.task_id) == "running"
+    bench.claimed(by=living)  # its session is there
+    running.stop()
+
+
 def test_an_agent_does_not_take_its_own_work_for_that_of_a_dead_one(bench: Bench, notes: Notes) -> None:
     own, dead = bench.agent("own"), bench.agent("dead")
     kept, lost = bench.claimed(by=own), bench.claimed(by=dead)
