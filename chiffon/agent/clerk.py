@@ -173,19 +173,10 @@ class Clerk:
         self._rounds.begin()
 
     def _work(self) -> None:
+        beat = partial(self._rounds.beat, draining=self._draining)
         for step in (self._settle, self._claim, self._tick, self._mark, self._condemn, self._drain):
-            self._take(self._beat)  # over a slow link all steps together may take longer than an agent may be silent
-            self._take(step)
-
-    @staticmethod
-    def _take(step: Callable[[], None]) -> None:
-        try:
-            step()
-        except LostRace as error:  # somebody holds a row: it holds up no other step
-            log.info("repeated", reason=str(error))
-
-    def _beat(self) -> None:
-        self._rounds.beat(draining=self._draining)
+            _take(beat)  # over a slow link all steps together may take longer than an agent may be silent
+            _take(step)
 
     def _drain(self) -> None:
         if self._draining and not self._said_draining:
@@ -270,6 +261,13 @@ class Clerk:
         self._offers += [offer for at, offer in self._deferred if at <= now]
         self._deferred = [(at, offer) for at, offer in self._deferred if at > now]
         self._rounds.go(draining=self._draining)
+
+
+def _take(step: Callable[[], None]) -> None:
+    try:
+        step()
+    except LostRace as error:  # somebody holds a row: it holds up no other step
+        log.info("repeated", reason=str(error))
 
 
 def _parts(answers: Sequence[T]) -> Iterator[Sequence[T]]:

@@ -19,7 +19,7 @@ LATER = 0.02
 """Seconds after which it is written down. Of a task that an agent has claimed by then there is nothing to write."""
 
 MANY = 500
-"""So many are written down at once."""
+"""When there are so many, no more are waited for."""
 
 _ATTEMPTS = 3
 _PAUSE = 0.2
