@@ -12,19 +12,10 @@ from chiffon.ledger.connect import open_session
 from chiffon.ledger.follow import follow
 from tests.bench import Bench
 from tests.builders import an_error, new_task
+from tests.clock import Clock
 
 AGE = 1000.0
 TABLES = ("tasks", "executions", "results", "task_history", "request_keys")
-
-
-class Clock:
-    """A clock that stands."""
-
-    def __init__(self) -> None:
-        self.now = 1.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 def forgotten(bench: Bench, age: float = AGE) -> int:

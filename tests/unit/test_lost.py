@@ -5,15 +5,7 @@ from __future__ import annotations
 import pytest
 
 from chiffon.dispatch.lost import EmptyQueues
-
-
-class Clock:
-    """Seconds that pass when the test says so."""
-
-    now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
+from tests.clock import Clock
 
 
 @pytest.fixture

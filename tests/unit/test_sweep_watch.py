@@ -5,16 +5,7 @@ from __future__ import annotations
 import pytest
 
 from chiffon.dispatch.sweep import Watch
-
-
-class Clock:
-    """Seconds that pass when the test says so."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
+from tests.clock import Clock
 
 
 @pytest.fixture
