@@ -29,27 +29,34 @@ DEBT_GRACE = 10.0
 
 
 class Watch:
-    """Which incarnations remain as they were found: at two looks, some time apart, on one unbroken session.
+    """Which incarnations remain as they were found: for ``grace`` seconds, at several looks on one unbroken session.
 
     A restart of Postgres frees every lock at once; but it breaks the watcher's session too, and it starts anew. While
-    Postgres hangs nobody's heartbeat arrives; but once it goes on, the living have the grace to send one.
+    Postgres hangs nobody gets a word in, and the watcher does not look: however long it was, the time between two looks
+    counts for ``step`` seconds at most. The living have the rest of the grace to take their lock, or to say that they
+    live.
     """
 
-    def __init__(self, grace: float, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, grace: float, step: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._grace = grace
+        self._step = step
         self._clock = clock
-        self._since: dict[int, float] = {}
+        self._looked_at = 0.0
+        self._seen_for: dict[int, float] = {}
 
     def look(self, found: set[int]) -> set[int]:
         """What was seen now; the incarnations that have been so for the grace."""
-        now = self._clock()
-        before = self._since
-        self._since = {incarnation: before.get(incarnation, now) for incarnation in found}
-        return {incarnation for incarnation in found & before.keys() if now - before[incarnation] >= self._grace}
+        now, before = self._clock(), self._seen_for
+        passed = min(now - self._looked_at, self._step)
+        self._looked_at = now
+        self._seen_for = {
+            incarnation: before[incarnation] + passed if incarnation in before else 0.0 for incarnation in found
+        }
+        return {incarnation for incarnation in found & before.keys() if self._seen_for[incarnation] >= self._grace}
 
     def forget(self) -> None:
         """The session broke: what was seen on it proves nothing."""
-        self._since.clear()
+        self._seen_for.clear()
 
 
 class Sweeper:
@@ -78,8 +85,9 @@ class Sweeper:
         self._mine = mine
         self._empty = EmptyQueues(settings.lost_after)
         self._ask_at = 0.0
-        self._deaths = Watch(settings.takeover_grace)
-        self._mutes = Watch(settings.takeover_grace)
+        step = max(settings.takeover_grace, settings.sweep_seconds) / 2
+        self._deaths = Watch(settings.takeover_grace, step)
+        self._mutes = Watch(settings.takeover_grace, step)
         self._forgetting = Forgetting(settings.retention)
         self._session: Any = None
         self._stopping = threading.Event()

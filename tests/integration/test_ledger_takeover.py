@@ -169,7 +169,7 @@ def test_a_mute_agent_is_cut_off_and_a_living_one_is_not(bench: Bench) -> None:
 def test_a_restart_of_postgres_makes_nobody_look_dead(bench: Bench, postgres: PrivatePostgres) -> None:
     """It frees every lock at once, and breaks the watcher's session too: what was seen on that proves nothing."""
     clock = [0.0]
-    watch = Watch(2.0, lambda: clock[0])
+    watch = Watch(2.0, 2.0, lambda: clock[0])
     agent = bench.agent("living")
     claim = bench.claimed(by=agent)
     watcher = open_session(bench.url, "watcher")

@@ -40,7 +40,7 @@ def severed(evidence: Evidence, program: str, start: float, end: float, *, slack
     found = evidence.incidents_of(program, {"agent_kill", "agent_stop", "exit"}, start, end, slack=slack)
     ways = evidence.incidents_of(program, {"refuse", "silence", "half_open"}, start, end, slack=slack)
     found += [i for i in ways if "postgres" in i.detail]
-    return found + _locked_out(evidence, start, end, slack) + _slow_to_return(evidence, program, start, end, slack)
+    return found + _slow_to_return(evidence, program, start, end, slack)
 
 
 def said_goodbye(evidence: Evidence, program: str, execution: Execution) -> bool:
@@ -54,16 +54,6 @@ def said_goodbye(evidence: Evidence, program: str, execution: Execution) -> bool
     return any(i.began >= end for i in exits) or any(
         execution.started_at is None or "code 0" not in restart.detail for restart in restarts
     )
-
-
-def _locked_out(evidence: Evidence, start: float, end: float, slack: float) -> list[Incident]:
-    """Where Postgres had just come back, and was stopped: who had his session again by then could work, and others not.
-
-    (Postgres is stopped by its postmaster, which lets nobody in then; the sessions that are open go on.)
-    """
-    back = [i for i in evidence.incidents if i.kind in {"postgres_kill", "postgres_restart"}]
-    stops = [i for i in evidence.incidents if i.kind == "postgres_stop" and i.touches(start, end, slack=slack)]
-    return [stop for stop in stops if any(i.touches(stop.began, stop.ended or end, slack=_BACK_WITHIN) for i in back)]
 
 
 def _slow_to_return(evidence: Evidence, program: str, start: float, end: float, slack: float) -> list[Incident]:
