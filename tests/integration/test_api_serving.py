@@ -1,8 +1,9 @@
-"""Gunicorn's threads stay with a client that goes on asking, and keep nobody out."""
+"""Gunicorn's threads stay with a client that goes on asking, keep nobody out, and lose nothing of what is said."""
 
 from __future__ import annotations
 
 import http.client
+import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -25,8 +26,18 @@ from chiffon.api import serving
 serving.STAYS = int(os.environ.get("STAYS", serving.STAYS))
 
 def app(environ, start_response):
-    start_response("200 OK", [("Content-Length", "20"), ("Content-Type", "text/plain")])
-    return [str(threading.get_ident()).rjust(20).encode()]
+    match environ["PATH_INFO"]:
+        case "/none":
+            start_response("204 No Content", [])
+            return []
+        case "/read":
+            said = environ["wsgi.input"].read()
+        case "/begin":
+            said = environ["wsgi.input"].read(1)
+        case _:
+            said = str(threading.get_ident()).rjust(20).encode()
+    start_response("200 OK", [("Content-Length", str(len(said))), ("Content-Type", "text/plain")])
+    return [said]
 """
 THREADS = 4
 Ask = Callable[[], int]
@@ -70,6 +81,45 @@ def client(port: int) -> Iterator[Ask]:
             return int(connection.getresponse().read())
 
         yield ask
+
+
+def test_the_answer_of_who_stays_comes_in_one_piece_with_its_head(port: int) -> None:
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+        pieces = []
+        for _ in range(50):
+            connection.sendall(b"GET / HTTP/1.1\r\nHost: here\r\n\r\n")
+            pieces.append(pieces_of_an_answer(connection))
+    # A thread that was let go, since the client was slow for once, sends them by themselves again.
+    assert pieces.count(1) > len(pieces) // 2
+
+
+def pieces_of_an_answer(connection: socket.socket) -> int:
+    """In how many pieces an answer comes."""
+    answer, pieces = b"", 0
+    while len(answer.partition(b"\r\n\r\n")[2]) < 20:
+        answer, pieces = answer + connection.recv(4096), pieces + 1
+    return pieces
+
+
+def test_of_each_request_on_a_connection_the_whole_is_heard_and_answered(port: int) -> None:
+    """Whether or not there is a body, whether or not it is read, and whether or not the answer has one."""
+    asked = [
+        ("POST", "/read", b"x" * 5_000),
+        ("POST", "/begin", b"y" * 5_000),
+        ("POST", "/read", b""),
+        ("HEAD", "/", b""),
+        ("POST", "/none", b"z" * 5_000),
+        ("POST", "/read", iter([b"chunk", b"ed"])),
+        ("POST", "/begin", iter([b"left", b"over"])),
+        ("POST", "/read", b"last"),
+    ]
+    answers = []
+    with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=10)) as connection:
+        for method, path, body in asked:
+            connection.request(method, path, body)
+            answers.append(connection.getresponse().read())
+            connection.auto_open = 0  # type: ignore[assignment]  # it stays the same connection
+    assert answers == [b"x" * 5_000, b"y", b"", b"", b"", b"chunked", b"l", b"last"]
 
 
 def test_a_client_that_goes_on_asking_keeps_its_thread(port: int) -> None:
