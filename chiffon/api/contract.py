@@ -6,9 +6,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import wraps
 from typing import Any
+from wsgiref.types import WSGIEnvironment
 
-from flask import Response
+from flask import Response, request
 from pydantic import BaseModel
+from werkzeug.datastructures import Headers
 
 from chiffon.api.kinds import Kind
 from chiffon.api.reading import check_size, read_body, read_query
@@ -66,7 +68,7 @@ def operation(about: Operation) -> Callable[[View], Callable[..., Response]]:
             check_size()
             if about.query is not None:
                 arguments["query"] = read_query(about.query)
-            elif not about.is_open:
+            elif request.query_string and not about.is_open:
                 read_query(_NoQuery)
             if about.body is not None:
                 arguments["body"] = read_body(about.body)
@@ -78,6 +80,14 @@ def operation(about: Operation) -> Callable[[View], Callable[..., Response]]:
     return decorate
 
 
+class _Written(Response):
+    """An answer of which every header is there, and ASCII: nobody need look through them for what to mend or to add."""
+
+    def get_wsgi_headers(self, environ: WSGIEnvironment) -> Headers:
+        """Those that it has. (werkzeug's own copies them, and takes each URL apart and together again.)"""
+        return self.headers
+
+
 def _written(reply: Reply) -> Response:
     text = reply.body.model_dump_json(by_alias=True)
-    return Response(text, reply.status, dict(reply.headers or {}), content_type="application/json")
+    return _Written(text, reply.status, reply.headers, content_type="application/json")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 
 import structlog
@@ -9,6 +10,7 @@ from flask import Flask, Response, g, request
 from structlog.contextvars import bind_contextvars, clear_contextvars
 
 log = structlog.get_logger(__name__)
+_is_logged = logging.getLogger(__name__).isEnabledFor
 
 
 def install(app: Flask) -> None:
@@ -28,8 +30,12 @@ def _begin() -> None:
 
 
 def _end(response: Response) -> Response:
-    say = log.debug if request.path.startswith("/health/") and response.status_code == 200 else log.info
-    say(
+    is_probe = request.path.startswith("/health/") and response.status_code == 200
+    level = logging.DEBUG if is_probe else logging.INFO
+    if not _is_logged(level):  # to find that out by a whole event costs as much as to read the request
+        return response
+    log.log(
+        level,
         "request",
         method=request.method,
         path=request.script_root + request.path,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 from apiflask import APIBlueprint
 from flask import request
+from werkzeug.urls import iri_to_uri
 
 from chiffon.api import answers, headers, kinds
 from chiffon.api.contract import Header, Operation, Reply, operation
@@ -73,7 +75,8 @@ def dispatch(body: Dispatch) -> Reply:
     placed = place(here.ledger, here.ringer, [task], lease=here.settings.ring_lease)[0]
     if isinstance(placed, ChiffonError):
         raise placed
-    about(task_id=placed.task_id, request_id=placed.request_id, trace_id=placed.trace_id)
+    if placed.duplicate:
+        about(task_id=placed.task_id, request_id=placed.request_id, trace_id=placed.trace_id)
     wait = headers.wait_seconds()
     if wait is not None and placed.status not in ENDS:
         placed = at_its_end(here.waiter, placed, seconds=wait)
@@ -126,7 +129,10 @@ def _answer(placed: Placed, wait: int | None) -> Reply:
     if wait is not None and placed.status in ENDS:
         return Reply(answer, 200, said)
     # As `url_for` has it, which takes as long as the rest of the answer: its task id is a UUID.
-    return Reply(answer, 202, {"Location": f"{request.script_root}/tasks/{placed.task_id}", **said})
+    return Reply(answer, 202, {"Location": f"{_as_uri(request.script_root)}/tasks/{placed.task_id}", **said})
+
+
+_as_uri = lru_cache(maxsize=64)(iri_to_uri)
 
 
 def _prepared(item: Any, index: int, trace_id: str | None) -> NewTask | ApiProblem:
