@@ -69,7 +69,7 @@ class _QuietSocket:
         self._head = b""
 
     def sendall(self, data: bytes) -> None:
-        """Send all of it, but an answer's head only with what follows. (What follows a hint, 1xx, may be long in coming.)"""
+        """Send all of it, but an answer's head only with what follows. (What follows a hint, 1xx, may come late.)"""
         if not self._head and data.endswith(b"\r\n\r\n") and _HEAD.match(data):
             self._head = data
         else:
