@@ -11,6 +11,7 @@ import amqp
 from chiffon.bus.connect import Connection
 from chiffon.bus.letters import Letter
 from chiffon.bus.sealing import seal
+from chiffon.courtesy import courteously
 from chiffon.domain.errors import MalformedMessage
 
 WINDOW = 2_000
@@ -99,7 +100,7 @@ class Confirms:
 
     def _exchange(self, letters: Sequence[Letter], deadline: float) -> str:
         why, size = "", 0
-        for letter in letters:
+        for letter in courteously(letters):
             try:
                 frames = seal(letter, channel=self._channel.channel_id, frame_max=self._connection.frame_max)
             except MalformedMessage as error:

@@ -17,6 +17,7 @@ from chiffon.bus.letters import Doorbell, Letter, dead_letter_for
 from chiffon.bus.publisher import Publisher
 from chiffon.bus.topology import Topology
 from chiffon.config import Settings
+from chiffon.courtesy import courteously
 from chiffon.dispatch.confirmed import Confirmed
 from chiffon.domain.errors import BrokerUnavailable
 from chiffon.domain.tasks import Ring
@@ -160,7 +161,8 @@ class Ringer:
         return list({item_ring(item).task_id: item for item in batch}.values())
 
     def _publish(self, publisher: Publisher, batch: Sequence[Ring | Debt]) -> None:
-        letters = {(letter := self._letter(item)).message.message_id: (letter, item) for item in batch}
+        # Who was just answered may have more to ask, and the broker can wait for that.
+        letters = {(letter := self._letter(item)).message.message_id: (letter, item) for item in courteously(batch)}
         try:
             within = SILENCE + len(letters) / SLOWEST
             receipt = publisher.publish([letter for letter, _ in letters.values()], within=within)
