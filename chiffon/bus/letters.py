@@ -8,7 +8,6 @@ import os
 import reprlib
 import socket
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -30,14 +29,13 @@ _FEW = 64  # members, characters and bits that are soon shown
 _REPR_SIZE = 1024  # characters, as Celery's own `argsrepr_maxsize`
 
 
-@dataclass(frozen=True)
-class Message:
+class Message(NamedTuple):
     """An AMQP message. ``properties``: by their AMQP names, without ``message_id`` and headers."""
 
     message_id: str
     body: bytes
-    headers: Mapping[str, Any] = field(default_factory=dict)
-    properties: Mapping[str, Any] = field(default_factory=dict)
+    headers: Mapping[str, Any] = MappingProxyType({})
+    properties: Mapping[str, Any] = MappingProxyType({})
 
 
 class Letter(NamedTuple):

@@ -31,6 +31,9 @@ _CONTENT = 14
 _SHORT = 255
 """Bytes of a short string, at most."""
 
+_REPEATED = frozenset({"lang", "origin", "task"})
+"""Fields that say the same in many messages."""
+
 _CANNOT_ENCODE = (struct.error, ValueError, TypeError, AttributeError, OverflowError, RecursionError, amqp.AMQPError)
 _MOST_INTEGER = 2**31 - 1
 
@@ -91,16 +94,35 @@ def _table(fields: Mapping[str, Any]) -> bytes:
     content: list[bytes] = []
     for name, value in fields.items():
         if type(value) is str:
-            data = _encoded(value)
-            content += (_named(name, b"S"), _LONG(len(data)), data)
-        elif value is None:
-            content.append(_named(name, b"V"))
-        elif type(value) is int and -_MOST_INTEGER <= value <= _MOST_INTEGER:
-            content += (_named(name, b"I"), _SIGNED_LONG(value))
+            content.append(_repeated(name, value) if name in _REPEATED else _text(name, value))
+        elif value is None or type(value) is int:
+            content.append(_number(name, value))
         else:
-            content.append(dumps("F", [{name: value}])[4:])  # without its length
+            content.append(_anything(name, value))
     joined = b"".join(content)
     return _LONG(len(joined)) + joined
+
+
+def _text(name: str, value: str) -> bytes:
+    data = _encoded(value)
+    return _named(name, b"S") + _LONG(len(data)) + data
+
+
+_repeated = lru_cache(maxsize=1024)(_text)
+
+
+@lru_cache(maxsize=1024)
+def _number(name: str, value: int | None) -> bytes:
+    if value is None:
+        return _named(name, b"V")
+    if -_MOST_INTEGER <= value <= _MOST_INTEGER:
+        return _named(name, b"I") + _SIGNED_LONG(value)
+    return _anything(name, value)
+
+
+def _anything(name: str, value: Any) -> bytes:
+    encoded: bytes = dumps("F", [{name: value}])
+    return encoded[4:]  # without its length
 
 
 @lru_cache(maxsize=1024)

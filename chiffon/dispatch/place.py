@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Container, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from chiffon.dispatch.ring import Ringer
 from chiffon.dispatch.submit import refusal, submit_all
@@ -17,8 +16,7 @@ from chiffon.ledger import queries
 from chiffon.ledger.connect import Ledger
 
 
-@dataclass(frozen=True)
-class Placed:
+class Placed(NamedTuple):
     """The task that answers a dispatch. ``duplicate``: an earlier dispatch made it; its state is the present one."""
 
     task_id: str

@@ -6,9 +6,10 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, TypeAlias
+from types import MappingProxyType
+from typing import Any, NamedTuple, TypeAlias
 
 from chiffon.dispatch.company import Company
 from chiffon.dispatch.options import checked
@@ -30,12 +31,11 @@ _LOOK_AGAIN_FOR = 4.0
 """Seconds after a commit without an answer in which it is tried to find out: less than one connect that hangs takes."""
 
 
-@dataclass(frozen=True)
-class Order:
+class Order(NamedTuple):
     """What a caller wants done. Durations are seconds; None leaves it to the work type; absent ids are made up."""
 
     work_type: str
-    parameters: Mapping[str, Any] = field(default_factory=dict)
+    parameters: Mapping[str, Any] = MappingProxyType({})
     priority: int = 3
     request_id: str | None = None
     trace_id: str | None = None
@@ -45,7 +45,7 @@ class Order:
     delay_seconds: float | None = None
     run_at: datetime | None = None
     expires_in_seconds: float | None = None
-    labels: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = MappingProxyType({})
 
 
 def prepare(order: Order, work_types: WorkTypes = registry) -> NewTask:
@@ -58,7 +58,7 @@ def prepare(order: Order, work_types: WorkTypes = registry) -> NewTask:
     parameters, labels = dict(order.parameters), dict(order.labels)
     check_value(parameters, "/parameters")
     check_value(labels, "/labels")
-    asked = {name: value for name, value in vars(order).items() if name not in {"work_type", "parameters"}}
+    asked = {name: value for name, value in order._asdict().items() if name not in {"work_type", "parameters"}}
     options = checked(asked | {"labels": labels})
     return NewTask(
         task_id=options.task_id,

@@ -159,7 +159,7 @@ def _place_all(tasks: list[NewTask]) -> list[Placed | ChiffonError]:
 
 def _item(fate: Placed | ChiffonError | ApiProblem, index: int) -> answers.PlacedItem | answers.RefusedItem:
     if isinstance(fate, Placed):
-        return answers.PlacedItem(**vars(fate), code=200 if fate.duplicate else 202)
+        return answers.PlacedItem(**fate._asdict(), code=200 if fate.duplicate else 202)
     problem = fate if isinstance(fate, ApiProblem) else ApiProblem.of(fate, prefix=f"/tasks/{index}")
     return answers.RefusedItem(code=problem.kind.status, problem=problem.problem())
 
