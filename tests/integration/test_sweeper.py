@@ -130,7 +130,7 @@ def test_after_postgres_was_silent_for_long_an_agent_has_a_moment_to_say_that_it
     bench.pass_time(200)  # nobody's heartbeat has arrived
     running = sweeper(bench, notes)
     running.start()
-    until(lambda: living.incarnation in running._mutes._since)  # it has seen that it is mute
+    until(lambda: living.incarnation in running._mutes._seen_for)  # it has seen that it is mute
     with session_transaction(living.session) as cursor:
         agents.beat(cursor, living.incarnation, queues=["work_queue"], slots=4)
     until(lambda: lost.task_id in notes.rung(), patience=10)
