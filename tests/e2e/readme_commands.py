@@ -169,14 +169,19 @@ class Terminal:
         return self._shell.poll() is None
 
     def interrupt(self, limit: float = 60) -> None:
-        """Press Ctrl-C and close it. Fails if something that was started in it is still there after ``limit``."""
+        """Press Ctrl-C and close it. Fails if it, or what was started in it, is still there after ``limit``."""
         started = psutil.Process(self._shell.pid).children(recursive=True) if self.is_open() else []
         if self.is_open():
             os.killpg(self._shell.pid, signal.SIGINT)
             assert self._shell.stdin is not None
             self._shell.stdin.close()
         try:
-            eventually("Ctrl-C to end it", lambda: not any(lives(process) for process in started), within=limit)
+            # The shell itself, too: it may have nothing running, and a trap to run yet.
+            eventually(
+                "Ctrl-C to end it",
+                lambda: not self.is_open() and not any(lives(process) for process in started),
+                within=limit,
+            )
         finally:
             self.kill(started)
 

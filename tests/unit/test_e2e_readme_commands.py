@@ -89,8 +89,8 @@ def test_what_does_not_hold_is_noticed(reader: Reader, block: str) -> None:
 def test_what_goes_on_is_left_running_and_ends_by_ctrl_c(reader: Reader, tmp_path: Path) -> None:
     page = """\
 ```bash background until="up"
-touch up
 trap 'touch stopped; exit' INT
+touch up
 while true; do read -t 1 < <(:) || true; done
 ```
 
