@@ -108,7 +108,7 @@ def _text(name: str, value: str) -> bytes:
     return _named(name, b"S") + _LONG(len(data)) + data
 
 
-_repeated = lru_cache(maxsize=1024)(_text)
+_repeated = lru_cache(maxsize=256)(_text)
 
 
 @lru_cache(maxsize=1024)
