@@ -62,9 +62,9 @@ def notes() -> Notes:
     return Notes()
 
 
-def sweeper(bench: Bench, notes: Notes, *suspicions: Suspicion) -> Sweeper:
+def sweeper(bench: Bench, notes: Notes, *suspicions: Suspicion, grace: float = 1.0) -> Sweeper:
     """A sweeper in a hurry."""
-    settings = Settings(database_url=bench.url, sweep_seconds=0.05, takeover_grace=1.0)
+    settings = Settings(database_url=bench.url, sweep_seconds=0.05, takeover_grace=grace)
     return Sweeper(settings, notes, name="test", suspicions=lambda: suspicions)  # type: ignore[arg-type]
 
 
@@ -120,6 +120,30 @@ def test_the_work_of_an_agent_that_died_is_rung_for_others(bench: Bench, notes: 
     dying.die()
     until(lambda: notes.rung() == [lost.task_id], patience=5)
     assert bench.status(kept.task_id) == "running"
+
+
+def test_who_could_not_take_its_lock_while_postgres_hung_has_a_moment_for_it_once_that_goes_on(
+    bench: Bench, notes: Notes, postgres: PrivatePostgres
+) -> None:
+    agent = bench.agent("living")
+    claim = bench.claimed(by=agent)
+    agent.die()  # its session broke
+    running = sweeper(bench, notes, grace=4.0)
+    running.start()
+    until(lambda: agent.incarnation in running._deaths._seen_for)
+    postgres.pause()
+    began = time.monotonic()
+    until(lambda: time.monotonic() - began > 5.0)
+    postgres.resume()
+    resumed = time.monotonic()
+    until(lambda: running._deaths._looked_at > resumed)  # it has seen the lock free, before and after
+    agent.session = open_session(bench.url, "agent again")
+    with session_transaction(agent.session) as cursor:
+        assert agents.lock(cursor, agent.incarnation)
+        assert agents.rejoin(cursor, agent.incarnation) == {(claim.task_id, 1)}
+    until(lambda: agent.incarnation not in running._deaths._seen_for)
+    assert bench.status(claim.task_id) == "running"
+    running.stop()
 
 
 def test_after_postgres_was_silent_for_long_an_agent_has_a_moment_to_say_that_it_lives(
