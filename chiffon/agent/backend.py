@@ -29,7 +29,8 @@ from chiffon.agent.backend_waiting import PATIENCE, Meta, Waiting
 from chiffon.config import SettingsError, settings, validated_database_url
 from chiffon.domain.errors import LedgerUnavailable
 from chiffon.ledger import address, expiry, groups, migrate, results
-from chiffon.ledger.connect import Cursor, Ledger, LostRace, RefusedData
+from chiffon.ledger.connect import Cursor, Ledger
+from chiffon.ledger.failures import LostRace, RefusedData
 from chiffon.ledger.listener import Listener, listener_at
 from chiffon.ledger.results import StoredResult
 

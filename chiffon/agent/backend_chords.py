@@ -16,7 +16,8 @@ from chiffon.agent.backend_values import decoded, encoded
 from chiffon.domain.errors import LedgerUnavailable
 from chiffon.domain.trees import filled, leaves
 from chiffon.ledger import groups, results
-from chiffon.ledger.connect import CommitUnknown, Cursor
+from chiffon.ledger.connect import Cursor
+from chiffon.ledger.failures import CommitUnknown
 from chiffon.ledger.results import StoredResult
 
 logger = logging.getLogger(__name__)

@@ -15,7 +15,8 @@ from chiffon.domain.errors import LedgerUnavailable
 from chiffon.domain.tasks import Claim, Fate, NotDue
 from chiffon.ledger import claims
 from chiffon.ledger.condemn import may_wait
-from chiffon.ledger.connect import Cursor, LostRace
+from chiffon.ledger.connect import Cursor
+from chiffon.ledger.failures import LostRace
 
 Answer = tuple[Offer, Fate | Hopeless | Refused]
 """An offer, and what its claim found."""

@@ -26,7 +26,7 @@ from chiffon.dispatch.sweep import DEATHS_PER_CRASH
 from chiffon.domain.errors import LedgerUnavailable, SchemaBehind
 from chiffon.domain.tasks import Claim, Fate, NotDue
 from chiffon.ledger import claims
-from chiffon.ledger.connect import LostRace
+from chiffon.ledger.failures import LostRace
 from chiffon.ledger.settle import Fenced, Recorded
 
 log = structlog.get_logger(__name__)

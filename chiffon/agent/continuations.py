@@ -20,7 +20,8 @@ from chiffon.domain.verdicts import WorkError
 from chiffon.ledger import results
 from chiffon.ledger.accept import accept
 from chiffon.ledger.condemn import condemn
-from chiffon.ledger.connect import Cursor, LostRace
+from chiffon.ledger.connect import Cursor
+from chiffon.ledger.failures import LostRace
 from chiffon.ledger.follow import follow
 
 log = structlog.get_logger(__name__)

@@ -8,7 +8,7 @@ from typing import TypeVar
 import structlog
 
 from chiffon.domain.errors import LedgerUnavailable, SchemaBehind
-from chiffon.ledger.connect import LostRace, RefusedData
+from chiffon.ledger.failures import LostRace, RefusedData
 
 log = structlog.get_logger(__name__)
 

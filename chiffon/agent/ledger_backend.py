@@ -16,7 +16,7 @@ from chiffon.agent.task import ProcessKilled, Unfit
 from chiffon.domain.errors import InvalidInput, LedgerUnavailable, SchemaBehind
 from chiffon.domain.values import check_value
 from chiffon.domain.verdicts import Completed, Crashed, DeadLettered, Failed, RetryLater, TimedOut, Verdict, WorkError
-from chiffon.ledger.connect import LostRace
+from chiffon.ledger.failures import LostRace
 from chiffon.ledger.listener import Listener, listener_at
 
 OUTAGES = (LedgerUnavailable, LostRace, SchemaBehind)

@@ -18,7 +18,7 @@ from chiffon.config import Settings
 from chiffon.dispatch.ring import Ringer
 from chiffon.domain.states import ENDS
 from chiffon.domain.verdicts import Failed, WorkError
-from chiffon.ledger.connect import RefusedData
+from chiffon.ledger.failures import RefusedData
 from chiffon.ledger.settle import Fenced, Recorded, Settlement, settle
 
 log = structlog.get_logger(__name__)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from chiffon.domain import errors
-from chiffon.ledger.connect import RefusedData
+from chiffon.ledger.failures import RefusedData
 
 RETRY_AFTER = 2
 """Seconds after which a caller may try again."""

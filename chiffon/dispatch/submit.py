@@ -19,7 +19,8 @@ from chiffon.domain.tasks import Acceptance, Accepted, Duplicate, IdTaken, KeyRe
 from chiffon.domain.values import check_value
 from chiffon.domain.work import WorkTypes, registry
 from chiffon.ledger.accept import accept_free, accept_inside, accept_many
-from chiffon.ledger.connect import CommitUnknown, Ledger, LostRace, RefusedData, on_connection
+from chiffon.ledger.connect import Ledger, on_connection
+from chiffon.ledger.failures import CommitUnknown, LostRace, RefusedData
 
 _Accepted: TypeAlias = tuple[list[Acceptance], set[str]]
 """What became of each task, and the ids of those that are `pending`: theirs are the first rings."""

@@ -16,7 +16,8 @@ from chiffon.dispatch.lost import EmptyQueues, Suspicion, ask_ready
 from chiffon.dispatch.ring import Debt, Ringer
 from chiffon.domain.errors import BrokerUnavailable, ChiffonError, LedgerUnavailable
 from chiffon.ledger import rings, sweeps
-from chiffon.ledger.connect import LostRace, open_session, session_transaction
+from chiffon.ledger.connect import open_session, session_transaction
+from chiffon.ledger.failures import LostRace
 
 log = structlog.get_logger(__name__)
 

@@ -7,7 +7,8 @@ from typing import Any
 
 from chiffon.domain.tasks import Acceptance, Accepted, Duplicate, IdTaken, KeyReused, NewTask
 from chiffon.domain.values import compact
-from chiffon.ledger.connect import TAKEN_MEANWHILE, Cursor, LostRace
+from chiffon.ledger.connect import Cursor
+from chiffon.ledger.failures import TAKEN_MEANWHILE, LostRace
 from chiffon.ledger.planned import DURABLY, LOOKING_UP, Planned
 
 

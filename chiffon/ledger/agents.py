@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from chiffon.ledger.connect import Cursor, LostRace
+from chiffon.ledger.connect import Cursor
+from chiffon.ledger.failures import LostRace
 from chiffon.ledger.sweeps import LOCK_CLASS
 
 # name: register  -- (new) -> online; draws the incarnation, and locks it for the life of this session

@@ -15,8 +15,9 @@ from types import TracebackType
 from typing import Any, Self
 
 from chiffon.domain.errors import LedgerUnavailable
-from chiffon.ledger.connect import open_session, translated
+from chiffon.ledger.connect import open_session
 from chiffon.ledger.effects import CHANNEL
+from chiffon.ledger.failures import translated
 
 logger = logging.getLogger(__name__)
 

@@ -12,7 +12,8 @@ from typing import Any
 
 import psycopg2
 
-from chiffon.ledger.connect import OUTDATED, Cursor
+from chiffon.ledger.connect import Cursor
+from chiffon.ledger.failures import OUTDATED
 
 GOOD_FOR = 10.0
 """Seconds for which a plan is good. Tables grow, and Postgres itself looks at that about once a minute."""

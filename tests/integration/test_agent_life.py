@@ -11,7 +11,8 @@ import pytest
 from chiffon.agent import life as room
 from chiffon.agent.life import Identity, Life
 from chiffon.domain.errors import LedgerUnavailable
-from chiffon.ledger.connect import LostRace, open_session, session_transaction
+from chiffon.ledger.connect import open_session, session_transaction
+from chiffon.ledger.failures import LostRace
 from chiffon.ledger.sweeps import LOCK_CLASS
 from tests.bench import Bench
 from tests.racing import until

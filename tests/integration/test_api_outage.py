@@ -13,7 +13,8 @@ import pytest
 from chiffon.api.parts import Parts
 from chiffon.devstack.postgres import PrivatePostgres
 from chiffon.domain.errors import LedgerUnavailable
-from chiffon.ledger.connect import CommitUnknown, Ledger
+from chiffon.ledger.connect import Ledger
+from chiffon.ledger.failures import CommitUnknown
 from chiffon.ledger.migrate import head
 from tests.api import DocumentedClient, api, problem
 

@@ -14,7 +14,8 @@ from chiffon.domain.errors import LedgerUnavailable, OutcomeUnknown
 from chiffon.domain.tasks import Accepted, Duplicate, KeyReused
 from chiffon.domain.verdicts import Completed, Failed, RetryLater
 from chiffon.ledger.accept import accept
-from chiffon.ledger.connect import CommitUnknown, Cursor, Ledger, RefusedData, open_session, session_transaction
+from chiffon.ledger.connect import Cursor, Ledger, open_session, session_transaction
+from chiffon.ledger.failures import CommitUnknown, RefusedData
 from chiffon.ledger.settle import Fenced
 from tests.bench import LEASE, Agent, Bench
 from tests.builders import an_error, new_task

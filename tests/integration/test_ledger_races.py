@@ -17,7 +17,8 @@ from chiffon.domain.tasks import Accepted, Claim, Duplicate, HeldElsewhere, NewT
 from chiffon.domain.verdicts import Completed
 from chiffon.ledger import claims, rings
 from chiffon.ledger.accept import accept
-from chiffon.ledger.connect import RefusedData, open_session, session_transaction
+from chiffon.ledger.connect import open_session, session_transaction
+from chiffon.ledger.failures import RefusedData
 from chiffon.ledger.follow import follow
 from chiffon.ledger.settle import Recorded
 from tests.bench import LEASE, TTL, Bench

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from chiffon.domain.states import BIRTHS, ENDS, STEPS, State
-from chiffon.ledger.connect import RefusedData
+from chiffon.ledger.failures import RefusedData
 from tests.bench import Bench
 
 

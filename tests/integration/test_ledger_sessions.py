@@ -19,7 +19,8 @@ from chiffon.ledger import control, hands, sweeps
 from chiffon.ledger.accept import accept
 from chiffon.ledger.claims import claim
 from chiffon.ledger.condemn import condemn
-from chiffon.ledger.connect import Cursor, Ledger, LostRace, open_session, session_transaction
+from chiffon.ledger.connect import Cursor, Ledger, open_session, session_transaction
+from chiffon.ledger.failures import LostRace
 from chiffon.ledger.patience import PatientConnection
 from chiffon.ledger.settle import Settlement, settle
 from tests.bench import LEASE, TTL, Bench

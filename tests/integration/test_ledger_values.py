@@ -17,7 +17,8 @@ from chiffon.domain.errors import InvalidValue
 from chiffon.domain.values import MAX_DEPTH, MAX_DIGITS, canonical, check_value
 from chiffon.domain.verdicts import Completed
 from chiffon.domain.views import TaskFilter
-from chiffon.ledger.connect import RefusedData, open_session
+from chiffon.ledger.connect import open_session
+from chiffon.ledger.failures import RefusedData
 from tests.bench import Bench
 from tests.builders import new_task
 

@@ -13,7 +13,7 @@ from celery.app.task import Context
 from celery.exceptions import ChordError
 
 from chiffon.ledger import results
-from chiffon.ledger.connect import CommitUnknown
+from chiffon.ledger.failures import CommitUnknown
 from tests import plain_celery as plain
 from tests.conftest import started
 from tests.e2e.waiting import always, eventually

@@ -17,7 +17,8 @@ from chiffon.dispatch import ring as room
 from chiffon.dispatch.ring import Ringer
 from chiffon.dispatch.submit import first_ring
 from chiffon.domain.errors import LedgerUnavailable, SchemaBehind
-from chiffon.ledger.connect import Ledger, LostRace, RefusedData
+from chiffon.ledger.connect import Ledger
+from chiffon.ledger.failures import LostRace, RefusedData
 from tests.bench import Bench
 from tests.builders import new_task
 from tests.racing import PATIENCE, until
