@@ -12,19 +12,19 @@ from celery.worker.consumer.consumer import Consumer
 
 from chiffon import __version__
 from chiffon.agent.clerk import Clerk
-from chiffon.agent.commands import Condemned, Draining, Hopeless, Offer, Refused
+from chiffon.agent.commands import Draining
 from chiffon.agent.connecting import Meanwhile, connected
-from chiffon.agent.delivery import Delivery
 from chiffon.agent.drain import Drain
 from chiffon.agent.hearing import Hearing
-from chiffon.agent.intake import Intake, What
+from chiffon.agent.intake import Intake
 from chiffon.agent.killing import finish_writes, notice_the_dead
 from chiffon.agent.life import Identity, Life
 from chiffon.agent.line import Line
 from chiffon.agent.mailbox import Mailbox
 from chiffon.agent.outbox import Outbox
 from chiffon.agent.pace import Pace
-from chiffon.agent.reading import Doorbell, Reader, Unrunnable
+from chiffon.agent.reading import Reader
+from chiffon.agent.reception import Reception
 from chiffon.agent.runs import Runs
 from chiffon.agent.slate import make_slates
 from chiffon.agent.traffic import Traffic
@@ -33,8 +33,6 @@ from chiffon.bus import gulps
 from chiffon.config import Settings
 from chiffon.dispatch.ring import Ringer
 from chiffon.dispatch.sweep import Sweeper
-from chiffon.domain.errors import MalformedMessage
-from chiffon.domain.tasks import Absent, Claim, Fate, NewTask
 from chiffon.domain.work import registry
 from chiffon.ledger.connect import Ledger
 
@@ -106,6 +104,15 @@ class LedgerConsumer(Consumer):
         self._clerk.on_tick = self._on_tick
         self._runs.on_abandon = self._abandon
         self._drain = Drain(self._runs, settings.drain_seconds)
+        self._reception = Reception(
+            self._reader,
+            self._intake,
+            self._traffic,
+            self._clerk,
+            self._runs,
+            unknown_after=settings.unknown_after,
+            is_ending=lambda: self._drain.begun,
+        )
         self._watch = HubWatch(self._mailbox.post, end=self._give_up)
 
     def _slots(self) -> int:
@@ -237,81 +244,13 @@ class LedgerConsumer(Consumer):
         """What came in one go has been dealt with: hand it on, and tell the broker what is done."""
         if not self._drain.begun:
             self._line.move()
-        self._offer_waiting()
+        self._reception.offer_waiting()
         self._intake.flush()
-
-    # Deliveries
 
     def create_task_handler(self, *_: Any, **__: Any) -> Any:
         """What takes each delivery."""
-        return self._on_delivery
+        return self._reception.take
 
     def on_decode_error(self, message: Any, exc: Exception) -> None:
         """A message that cannot even be taken apart. (Stock Celery acknowledges it, and it is gone.)"""
-        self._refuse(self._intake.take(message), str(exc))
-
-    def _on_delivery(self, message: Any) -> None:
-        delivery = self._intake.take(message)
-        try:
-            what = self._reader.read(message)
-        except Unrunnable as error:
-            self._refuse(delivery, str(error), error.task)
-        except MalformedMessage as error:
-            self._refuse(delivery, str(error))
-        except Exception as error:  # nothing on the wire stops an agent
-            log.exception("message_unreadable")
-            self._refuse(delivery, f"the agent could not read it: {error!r}")
-        else:
-            self._intake.wait(delivery, what)
-            self._offer_waiting()
-
-    def _offer_waiting(self) -> None:
-        """Offer to the clerk what there is a slot for; nothing more once the agent ends, for others are there."""
-        if self._drain.begun:
-            return
-        for delivery, what in self._intake.admit():
-            self._clerk.tell(Offer(what, lambda fate, d=delivery, w=what: self._on_fate(d, w, fate)))  # type: ignore[misc]
-
-    def _on_fate(self, delivery: Delivery, what: What, fate: Fate | Hopeless | Refused) -> None:
-        if not isinstance(fate, Claim | Hopeless):
-            self._intake.leave(delivery)
-        match fate:
-            case Claim() if self._drain.begun:
-                self._runs.decline(delivery, fate, "the agent is ending")
-            case Claim(queue=queue, priority=priority, queued_at=queued_at):
-                self._traffic.claimed(queue, priority, queued_at)
-                try:
-                    self._runs.run(delivery, fate)
-                except Exception as error:  # it must not keep its place for ever
-                    log.exception(
-                        "claim_not_run", task_id=fate.task_id, request_id=fate.request_id, trace_id=fate.trace_id
-                    )
-                    self._runs.spoil(delivery, fate, error)
-            case Hopeless(claim):
-                why = f"no agent has known {claim.work_type} for {self.app.settings.unknown_after:g} s"
-                self._runs.condemn(delivery, claim, why)
-            case Refused():
-                self._refuse(delivery, str(fate))
-            case Absent() if isinstance(what, Doorbell):
-                self._refuse(delivery, f"it rings for task {what.task_id}, which the ledger does not have")
-            case _:
-                # Ended, held, or not due: whoever has it, this was only a doorbell.
-                log.debug("doorbell_acknowledged", rings_for=fate.task_id, fate=type(fate).__name__)
-                delivery.acknowledge()
-
-    def _refuse(self, delivery: Delivery, reason: str, task: NewTask | None = None) -> None:
-        """Dead-letter a delivery; if it names a task, whoever waits for that is told."""
-        reason = reason[:1000]  # it may quote what came
-        message = delivery.message
-        log.error(
-            "message_dead_lettered",
-            reason=reason,
-            message_id=(message.properties or {}).get("message_id"),
-            queue=(message.delivery_info or {}).get("routing_key"),
-            task_id=task.task_id if task else None,
-            request_id=task.request_id if task else None,
-            trace_id=task.trace_id if task else None,
-        )
-        if task is not None:
-            self._clerk.tell(Condemned(task, reason))
-        delivery.dead_letter()
+        self._reception.refuse(message, exc)

@@ -1,4 +1,4 @@
-"""The consumer between its intake and its clerk."""
+"""The reception between the intake and the clerk."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from chiffon.agent.commands import Offer
-from chiffon.agent.consumer import LedgerConsumer
 from chiffon.agent.reading import Doorbell
+from chiffon.agent.reception import Reception
 
 
 class Clerk:
@@ -25,10 +25,8 @@ class Clerk:
 
 @pytest.mark.parametrize("ends", [False, True])
 def test_what_comes_while_an_agent_ends_is_left_to_others(ends: bool) -> None:
-    consumer: Any = object.__new__(LedgerConsumer)
-    waiting = [(SimpleNamespace(), Doorbell("task"))]
-    consumer._drain = SimpleNamespace(begun=ends)
-    consumer._intake = SimpleNamespace(admit=lambda: iter(waiting))
-    consumer._clerk = Clerk()
-    consumer._offer_waiting()
-    assert [isinstance(command, Offer) for command in consumer._clerk.told] == ([] if ends else [True])
+    intake: Any = SimpleNamespace(admit=lambda: iter([(SimpleNamespace(), Doorbell("task"))]))
+    clerk, nobody = Clerk(), SimpleNamespace()
+    parts: list[Any] = [nobody, intake, nobody, clerk, nobody]
+    Reception(*parts, unknown_after=1.0, is_ending=lambda: ends).offer_waiting()
+    assert [isinstance(command, Offer) for command in clerk.told] == ([] if ends else [True])
