@@ -132,7 +132,7 @@ class HandOver:
         if place not in self._open:
             return
         request = self._leave(place)
-        if request.time_start is None and not request.finished:
+        if request.time_start is None and not request.outcome.is_known:
             request.begin(self._pid, self.slate.begun[1] if at is None else at)
         request.on_success(report)
 
@@ -143,7 +143,7 @@ class HandOver:
         return request
 
     def _accept(self, request: ClaimedRequest, at: float) -> None:
-        if request.time_start is None and not request.finished:
+        if request.time_start is None and not request.outcome.is_known:
             request.on_accepted(self._pid, at)
 
     def _return(self, places: Sequence[int]) -> None:

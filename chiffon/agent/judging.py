@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import random
+from typing import Any
+
+from celery.exceptions import WorkerLostError
 
 from chiffon.agent.ledger_backend import work_error
 from chiffon.agent.reading import Reader
@@ -10,9 +13,24 @@ from chiffon.agent.run import Report
 from chiffon.agent.task import Unfit
 from chiffon.domain.tasks import Claim
 from chiffon.domain.values import canonical
-from chiffon.domain.verdicts import Completed, DeadLettered, Failed, GivenBack, TimedOut, Verdict
+from chiffon.domain.verdicts import Completed, Crashed, DeadLettered, Failed, GivenBack, TimedOut, Verdict, WorkError
 from chiffon.domain.work import WorkType
 from chiffon.ledger.settle import Settlement
+
+SILENT = Failed(WorkError("InternalError", "the run said nothing", "chiffon"))
+"""What becomes of a run that is over and says nothing."""
+
+
+def broken_off(exc: BaseException, traceback: Any) -> Verdict:
+    """What becomes of a run that the pool could not bring to its end."""
+    if isinstance(exc, WorkerLostError | SystemExit | KeyboardInterrupt | MemoryError):
+        return Crashed(WorkError("WorkerLostError", f"the process that ran it died: {exc}", "billiard"))
+    return Failed(work_error(exc, traceback))
+
+
+def unrunnable(error: Exception) -> Verdict:
+    """What becomes of a claim that could not even be handed to the pool."""
+    return DeadLettered(WorkError("Unrunnable", f"the agent could not run it: {error!r}"[:1000], "chiffon"))
 
 
 def ending(

@@ -107,7 +107,7 @@ class Line:
         for *_, request in sorted(self._waiting, reverse=True):
             if surplus <= 0:
                 break
-            if not request.finished:
+            if not request.outcome.is_known:
                 surplus -= self._pace.share(request.claim.work_type)
                 request.give_back("its like have come to take long, and another agent may be free")
 
@@ -118,7 +118,7 @@ class Line:
     def _next(self) -> ClaimedRequest | None:
         while self._waiting:
             request = heapq.heappop(self._waiting)[2]
-            if not request.finished:
+            if not request.outcome.is_known:
                 return request
         return None
 

@@ -12,12 +12,11 @@ import structlog
 from celery.concurrency.prefork import TaskPool as Prefork
 from celery.worker.state import task_reserved
 
-from chiffon.agent import events
+from chiffon.agent import events, judging
 from chiffon.agent.clerk import Clerk
 from chiffon.agent.commands import Finished, Started
 from chiffon.agent.delivery import Delivery
 from chiffon.agent.handover import LONG
-from chiffon.agent.judging import backoff
 from chiffon.agent.killing import kill
 from chiffon.agent.line import Line
 from chiffon.agent.pace import Pace
@@ -26,7 +25,6 @@ from chiffon.agent.request import ClaimedRequest
 from chiffon.agent.run import Report
 from chiffon.config import Settings
 from chiffon.domain.tasks import Claim
-from chiffon.domain.verdicts import DeadLettered, WorkError
 from chiffon.domain.work import registry
 from chiffon.ledger.settle import Fenced, Recorded, Settlement
 from chiffon.logs import redacted_repr
@@ -76,7 +74,7 @@ class Runs:
         if claim.work_type not in consumer.app.tasks:
             # A rolling deployment: an older agent meets newer work.
             why = f"{consumer.hostname} does not know {claim.work_type}"
-            request.give_back(why, after=backoff(claim.give_backs))
+            request.give_back(why, after=judging.backoff(claim.give_backs))
             return
         if request.revoked():
             return
@@ -101,7 +99,7 @@ class Runs:
         """End a claimed task that could not even be handed to the pool."""
         key = (claim.task_id, claim.execution)
         self._held.pop(key, None)
-        verdict = DeadLettered(WorkError("Unrunnable", f"the agent could not run it: {error!r}"[:1000], "chiffon"))
+        verdict = judging.unrunnable(error)
 
         def settled(answer: Recorded | Fenced) -> None:
             owed = isinstance(answer, Recorded) and answer.owes_dead_letter
@@ -189,7 +187,7 @@ class Runs:
         if load > self._slots * _TOO_MUCH:
             self._line.shed(load - self._slots)
         for request in list(self._held.values()):
-            if (seconds := request.running_for()) > LONG:
+            if (seconds := request.outcome.running_for()) > LONG:
                 self._pace.lasts(request.claim.work_type, seconds)
             if request.in_thread and request.over_limit():
                 request.log.error("thread_over_limit", seconds=request.limit)
@@ -231,13 +229,13 @@ class Runs:
         )
         key = (claim.task_id, claim.execution)
         self._held[key] = request
-        request.on_settled = lambda: self._settled(key, request, delivery)
+        request.outcome.on_settled = lambda: self._settled(key, request, delivery)
         return request
 
     def _settled(self, key: tuple[str, int], request: ClaimedRequest, delivery: Delivery) -> None:
         self._held.pop(key, None)
-        if request.runtime is not None:
-            self._pace.ended(request.claim.work_type, request.runtime)
+        if (runtime := request.outcome.runtime) is not None:
+            self._pace.ended(request.claim.work_type, runtime)
         self.on_room(delivery)
 
 

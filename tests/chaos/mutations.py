@@ -43,9 +43,9 @@ MUTATIONS = (
     ),
     Mutation(
         "settle before acknowledge",
-        "chiffon/agent/request.py",
-        "        self._finished = True\n        settlement, told",
-        "        self._finished = True\n        self._delivery.acknowledge()\n        settlement, told",
+        "chiffon/agent/outcome.py",
+        "        self.is_known = True\n        settlement, told",
+        "        self.is_known = True\n        self._delivery.acknowledge()\n        settlement, told",
         (
             "tests/unit/test_agent_settles_first.py::test_a_message_is_kept_until_the_end_is_written_down",
             "tests/unit/test_agent_settles_first.py::test_a_failure_is_dead_lettered_after_its_end_is_written_down",

@@ -1,0 +1,101 @@
+"""How a run comes out: settled once, and only then is the broker told, and the world."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from functools import partial
+from time import monotonic
+from typing import Any
+
+from celery.worker import state
+
+from chiffon.agent import events, judging
+from chiffon.agent.clerk import Clerk
+from chiffon.agent.commands import Finished, Paid
+from chiffon.agent.delivery import Delivery
+from chiffon.agent.reading import Reader
+from chiffon.agent.run import Report
+from chiffon.domain.tasks import Claim
+from chiffon.domain.verdicts import Completed, Verdict
+from chiffon.domain.work import WorkType
+from chiffon.ledger.settle import Fenced, Recorded
+
+
+class Outcome:
+    """The one end of a claimed task's run. ``request``: Celery's request of it, a `ClaimedRequest`."""
+
+    def __init__(
+        self,
+        request: Any,
+        claim: Claim,
+        delivery: Delivery,
+        *,
+        clerk: Clerk,
+        reader: Reader,
+        work_type: WorkType | None,
+    ) -> None:
+        self._request = request
+        self._claim = claim
+        self._delivery = delivery
+        self._clerk = clerk
+        self._reader = reader
+        self._work_type = work_type
+        self._shown: str | None = None
+        self.is_known = False
+        """Whether it has come out somehow, or was given back."""
+        self.is_withheld = False
+        """Whether nothing that it comes to counts for now: its process is about to be killed."""
+        self.begun_at: float | None = None
+        """The monotonic time at which the run began, once it has."""
+        self.runtime: float | None = None
+        """Seconds that the run took, once it has said so."""
+        self.on_settled: Callable[[], Any] = lambda: None
+
+    def running_for(self) -> float:
+        """Seconds for which it has run."""
+        return self._since_begin() or 0.0
+
+    def told(self, report: Report) -> None:
+        """The run is over, and says how it was."""
+        self.runtime = report.runtime
+        self._shown = report.shown
+        self.reach(report.verdict or judging.SILENT, report)
+
+    def reach(self, verdict: Verdict, report: Report | None = None) -> None:
+        """Have this written down, unless another end was first."""
+        if self.is_known or self.is_withheld:
+            return
+        self.is_known = True
+        settlement, told = judging.ending(
+            self._claim,
+            verdict,
+            report,
+            reader=self._reader,
+            ran_for=self._since_begin() if self.runtime is None else self.runtime,
+            dead_letter=self._work_type is None or self._work_type.dead_letter,
+            unknown_after=self._request.app.settings.unknown_after,
+        )
+        reply = partial(self._settled, settlement.verdict)
+        self._clerk.tell(Finished(settlement, told, self._claim.trace_id, reply, self._claim.request_id))
+
+    def _settled(self, verdict: Verdict, answer: Recorded | Fenced) -> None:
+        """The ledger has it: the message has done its duty."""
+        request, claim = self._request, self._claim
+        self.on_settled()
+        state.task_ready(request, successful=isinstance(verdict, Completed))
+        if isinstance(answer, Fenced):
+            request.log.warning("fenced_off", execution=claim.execution)
+        if isinstance(answer, Recorded) and answer.owes_dead_letter:
+            self._delivery.dead_letter()
+            at, hearing = monotonic(), self._delivery.hearing
+            self._clerk.tell(Paid(claim.task_id, at, self._delivery.connected, lambda: hearing.since(at)))
+        else:
+            self._delivery.acknowledge()
+        status = answer.status if isinstance(answer, Recorded) else "fenced"
+        if logging.getLogger(__name__).isEnabledFor(logging.INFO):  # to name the task costs more than to ask
+            request.log.info("task_settled", work_type=claim.work_type, status=status, execution=claim.execution)
+        events.tell_ended(request, verdict, shown=self._shown, runtime=self.runtime)
+
+    def _since_begin(self) -> float | None:
+        return None if self.begun_at is None else max(0.0, monotonic() - self.begun_at)
