@@ -16,9 +16,10 @@ actors = {name: dramatiq.actor(actor_name=name)(deed) for name, deed in DEEDS.it
 
 
 def main(deed: str, count: int) -> None:
-    """Publish ``count`` tasks."""
+    """Publish ``count`` tasks, and wait until the broker has read them all."""
     for key in range(count):
         actors[deed].send(key)
+    broker.close()  # it answers a goodbye after what came before it; at an exit without one, the last are lost at times
 
 
 if __name__ == "__main__":
