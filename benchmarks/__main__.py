@@ -43,7 +43,7 @@ def main() -> int:
         with _heeding_signals(), Stand(folder) as stand:
             bench = _measure(stand, options)
     except Stopped as why:
-        _say(f"Stopped by {why}; what was measured is in {options.out}")
+        _say(f"Stopped by {why}; what was measured is in {_meanwhile(options)}")
         return STOPPED
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -64,8 +64,14 @@ def _measure(stand: Stand, options: Options) -> Bench:
             try:
                 section.run(bench)
             finally:
-                write(options.out, circumstances, options, bench.records)
+                write(_meanwhile(options), circumstances, options, bench.records)
+    write(options.out, circumstances, options, bench.records)
     return bench
+
+
+def _meanwhile(options: Options) -> Path:
+    """Where the results are until the run is over: what is published is a whole run's."""
+    return ELSEWHERE if options.out == PUBLISHED else options.out
 
 
 @contextmanager
