@@ -76,6 +76,11 @@ class _QuietSocket:
             head, self._head = self._head, b""
             self._itself.sendall(head + data)
 
+    def sendfile(self, *arguments: Any, **options: Any) -> Any:
+        """Send a file, after what was kept back."""
+        self.let_go()
+        return self._itself.sendfile(*arguments, **options)
+
     def let_go(self) -> None:
         """Send what was kept back: nothing follows."""
         if self._head:

@@ -27,6 +27,9 @@ serving.STAYS = int(os.environ.get("STAYS", serving.STAYS))
 
 def app(environ, start_response):
     match environ["PATH_INFO"]:
+        case "/file":
+            start_response("200 OK", [("Content-Length", "7")])
+            return environ["wsgi.file_wrapper"](open("file", "rb"))
         case "/none":
             start_response("204 No Content", [])
             return []
@@ -48,6 +51,7 @@ Ask = Callable[[], int]
 def port(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[int]:
     """A gunicorn's, with one worker; its parameter: how long a thread stays, in milliseconds."""
     (tmp_path / "tiny.py").write_text(APP)
+    (tmp_path / "file").write_text("written")
     number = ports.free_port()
     command = ["gunicorn", "--bind", f"127.0.0.1:{number}", "--workers", "1", "--threads", str(THREADS)]
     command += ["--worker-class", "chiffon.api.serving.StayingWorker", "--no-control-socket", "tiny:app"]
@@ -108,6 +112,8 @@ def test_of_each_request_on_a_connection_the_whole_is_heard_and_answered(port: i
         ("POST", "/begin", b"y" * 5_000),
         ("POST", "/read", b""),
         ("HEAD", "/", b""),
+        ("GET", "/file", b""),
+        ("HEAD", "/file", b""),
         ("POST", "/none", b"z" * 5_000),
         ("POST", "/read", iter([b"chunk", b"ed"])),
         ("POST", "/begin", iter([b"left", b"over"])),
@@ -119,7 +125,7 @@ def test_of_each_request_on_a_connection_the_whole_is_heard_and_answered(port: i
             connection.request(method, path, body)
             answers.append(connection.getresponse().read())
             connection.auto_open = 0  # type: ignore[assignment]  # it stays the same connection
-    assert answers == [b"x" * 5_000, b"y", b"", b"", b"", b"chunked", b"l", b"last"]
+    assert answers == [b"x" * 5_000, b"y", b"", b"", b"written", b"", b"", b"chunked", b"l", b"last"]
 
 
 def test_a_client_that_goes_on_asking_keeps_its_thread(port: int) -> None:
