@@ -35,8 +35,11 @@ def new_trace_id() -> str:
 
 
 def derived_id(*parts: str) -> str:
-    """The same UUID (UUIDv5) for the same parts, every time: a redelivered message finds its own row."""
-    text = "\x00".join(parts).encode()
+    """The same UUID (UUIDv5) for the same parts, every time: a redelivered message finds its own row.
+
+    They may be what somebody has sent: py-amqp makes surrogates of some bytes that are no text.
+    """
+    text = "\x00".join(parts).encode(errors="surrogatepass")
     return _uuid(hashlib.sha1(NAMESPACE.bytes + text, usedforsecurity=False).hexdigest(), version=5)
 
 

@@ -13,7 +13,7 @@ from uuid import uuid4
 import amqp
 import pytest
 
-from chiffon.bus.letters import dead_letter_for
+from chiffon.bus.letters import DOORBELL, dead_letter_for
 from chiffon.config import Settings
 from chiffon.domain.errors import Busy
 from chiffon.ledger.connect import Ledger
@@ -122,6 +122,19 @@ def test_headers_that_json_has_no_word_for_are_shown(client: DocumentedClient, c
     assert letter["headers"]["price"] == "1.5"
     assert letter["headers"]["deep"] == {"list": [1, None, True]}
     assert (letter["queue"], letter["reason"]) == (None, None)
+
+
+def test_ids_that_are_no_text_keep_nobody_from_the_other_letters(client: DocumentedClient, channel: Any) -> None:
+    ids = {"message_id": "\ud800", "application_headers": {DOORBELL: 1, "id": "\udfff"}}
+    for odd in ({"message_id": "\ud800"}, ids):
+        publish(channel, b"x", exchange="dlx_exchange", **odd)
+    reject(channel, b"not json")
+    seen = get(client, "/dead-letters")
+    assert len({letter["id"] for letter in seen}) == 3
+    assert get(client, "/dead-letters") == seen
+    assert counts(post(client, "replay", ids=[seen[2]["id"]], dry_run=True)) == {"dry_run": True}
+    assert counts(post(client, "discard", all=True)) == {"discarded": 3}
+    assert get(client, "/dead-letters") == []
 
 
 def test_a_mended_letter_is_published_again_and_the_rest_discarded(client: DocumentedClient, channel: Any) -> None:
