@@ -25,7 +25,7 @@ def read(cursor: str) -> Place:
     try:
         moment, task_id = parse(base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True))
         at = datetime.fromisoformat(moment)
-        if at.tzinfo is None or not is_task_id(task_id):
+        if at.tzinfo is None or not isinstance(task_id, str) or not is_task_id(task_id):
             raise ValueError(cursor)
     except (ValueError, TypeError, binascii.Error, InvalidInput):
         what = "is none that this API gave: leave it out to begin at the newest"

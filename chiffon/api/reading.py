@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 from collections.abc import Sequence
 from typing import Any, Literal, TypeVar
 
 from flask import request
 from pydantic import BaseModel, ValidationError
+from werkzeug.exceptions import HTTPException
 
 from chiffon.api import kinds
 from chiffon.api.parts import parts
@@ -72,19 +74,32 @@ def _bytes() -> bytes:
     """The body. One sent in chunks has no length to look at beforehand."""
     limit = parts().settings.max_body
     body = bytearray()
-    while len(body) <= limit and (chunk := request.stream.read(limit + 1 - len(body))):
+    while len(body) <= limit and (chunk := _read(limit + 1 - len(body))):
         body += chunk
     if len(body) > limit:
         raise _too_large()
     return bytes(body)
 
 
+def _read(size: int) -> bytes:
+    """Up to ``size`` bytes of the body, none at its end. Raises ApiProblem where the rest of it cannot be made out."""
+    try:
+        return request.stream.read(size)
+    except HTTPException:
+        raise
+    except Exception as error:  # each server has its own for chunks that are none, and for a client that is gone
+        raise ApiProblem(
+            kinds.NOT_JSON, f"the body ends too early, or its chunks cannot be told apart ({type(error).__name__})"
+        ) from error
+
+
 def _too_large() -> ApiProblem:
     """The problem, once what is still sent was read, within reason: an answer amid it would be lost."""
     limit = parts().settings.max_body
     left = _DRAIN_FACTOR * limit
-    while left > 0 and (chunk := request.stream.read(min(left, _CHUNK))):
-        left -= len(chunk)
+    with contextlib.suppress(ApiProblem):
+        while left > 0 and (chunk := _read(min(left, _CHUNK))):
+            left -= len(chunk)
     return ApiProblem(kinds.BODY_TOO_LARGE, f"the body has more than {limit:,} bytes. {kinds.BODY_TOO_LARGE.advice}")
 
 

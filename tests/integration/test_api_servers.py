@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import socket
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -61,6 +62,24 @@ def test_work_is_taken_in_by_every_server(server: str) -> None:
     assert status == 202
     assert requests.get(f"http://{server}/api/v1/tasks/{said['task_id']}", timeout=20).json()["status"] == "pending"
     assert call(server, iter([json.dumps(ECHO).encode()]))[0] == 202
+
+
+@pytest.mark.parametrize("sent", [b"zz\r\n", b"5\r\nabc"], ids=["no chunk", "a part of one"])
+def test_chunks_that_cannot_be_told_apart_are_400(server: str, sent: bytes) -> None:
+    host, _, port = server.partition(":")
+    head = f"POST /dispatch HTTP/1.1\r\nHost: {server}\r\nContent-Type: application/json\r\n"
+    with socket.create_connection((host, int(port)), timeout=20) as connection:
+        connection.sendall(f"{head}Transfer-Encoding: chunked\r\n\r\n".encode() + sent)
+        connection.shutdown(socket.SHUT_WR)
+        answer = b"".join(iter(lambda: connection.recv(65_536), b""))
+    assert answer.split(b" ", 2)[1] == b"400", answer
+    assert b"/problems/not-json" in answer
+
+
+def test_the_pages_that_come_as_files_can_be_asked_for_one_after_the_other(server: str) -> None:
+    with requests.Session() as session:
+        for page in ("docs", "docs/docs.js", "docs/docs.css", "openapi.json", "docs/docs.js"):
+            assert session.get(f"http://{server}/{page}", timeout=20).status_code == 200, page
 
 
 def test_a_body_over_the_limit_is_413_however_it_is_sent(server: str) -> None:

@@ -198,6 +198,7 @@ def test_the_same_idempotency_key_twice_is_one(client: DocumentedClient) -> None
         ("cursor=xyz", "cursor"),
         ("cursor=W10", "cursor"),
         ("cursor=%00", "cursor"),
+        ("cursor=WyIyMDMwLTAxLTAxVDAwOjAwOjAwWiIsWyJhIl1d", "cursor"),  # ["2030-01-01T00:00:00Z",["a"]]
         ("trace_id=xyz", "trace_id"),
         ("label=team", "label"),
         ("label=te am:x", "label"),
