@@ -9,6 +9,7 @@ import re
 import typing
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, ParamSpec, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
@@ -17,6 +18,7 @@ from pydantic.errors import PydanticSchemaGenerationError
 from chiffon.domain.context import WorkContext
 from chiffon.domain.errors import ChiffonError, InvalidParameters, Problem, UnknownWorkType
 from chiffon.domain.retry import RetryPolicy
+from chiffon.domain.unordered import has_sets, ordered
 from chiffon.domain.values import pointer_to
 
 P = ParamSpec("P")
@@ -51,6 +53,10 @@ class WorkType:
         """The JSON Schema (2020-12) of the parameters."""
         return self.model.model_json_schema(by_alias=True)
 
+    @cached_property
+    def _has_sets(self) -> bool:
+        return has_sets(self.model)
+
     def bind(self, arguments: list[Any], parameters: Mapping[str, Any]) -> dict[str, Any]:
         """Positional ``arguments`` (as Celery's clients and chains send them) joined to the named ``parameters``."""
         names = [alias for f in self.model.model_fields.values() if (alias := f.alias)]
@@ -76,7 +82,9 @@ class WorkType:
 
     def canonical(self, parameters: Mapping[str, Any]) -> Any:
         """The validated parameters as JSON values, defaults filled in: what two equal dispatches share."""
-        return self.validate(parameters).model_dump(mode="json", by_alias=True)
+        valid = self.validate(parameters)
+        dumped = valid.model_dump(mode="json", by_alias=True)
+        return ordered(valid, dumped) if self._has_sets else dumped
 
     def call(self, parameters: Mapping[str, Any], context: WorkContext) -> Any:
         """Run the function. Raises InvalidParameters, and whatever the work raises."""

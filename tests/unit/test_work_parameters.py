@@ -128,6 +128,23 @@ def test_a_default_fills_what_is_left_out_and_belongs_to_the_canonical_form() ->
     assert called(take, {"a": 0}) == (0, [1, 0], None)  # no run sees what another did to a default
 
 
+def test_a_set_has_one_canonical_form_whatever_order_it_is_kept_in() -> None:
+    class Basket(BaseModel):
+        words: frozenset[str]
+
+    def take(words: set[str], deep: dict[str, list[set[int]]], basket: Basket, plain: list[int]) -> None: ...
+
+    take.__annotations__ |= {"basket": Basket}
+    words = ["pear", "apple", "plum", "fig", "lime"]
+    given = {"words": words, "deep": {"a": [[8, 0, 16]]}, "basket": {"words": words}, "plain": [2, 1]}
+    assert of(take).canonical(given) == {
+        "words": sorted(words),
+        "deep": {"a": [[0, 16, 8]]},  # in the order of their text
+        "basket": {"words": sorted(words)},
+        "plain": [2, 1],
+    }
+
+
 def test_a_function_that_takes_anything_is_given_anything() -> None:
     def take(a: int, **rest: Any) -> Any:
         return a, rest
