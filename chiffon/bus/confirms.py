@@ -147,8 +147,8 @@ class Confirms:
     def _receipt(self, letters: Sequence[Letter], why: str, usable: bool, closed: bool) -> Receipt:
         # An unroutable message gets a return and then a positive ack, perhaps inside a `multiple`: the return counts.
         confirmed = frozenset(self._acked - self._returned)
-        returned = frozenset(self._returned)
         everything = frozenset(letter.message.message_id for letter in letters)
+        returned = everything & self._returned  # a word about an earlier call may come late
         if returned and not why:
             why = "no queue takes it"
         return Receipt(

@@ -107,6 +107,13 @@ def test_a_return_outranks_the_ack_that_follows_it_inside_a_multiple() -> None:
     assert receipt.unconfirmed == frozenset()
 
 
+def test_a_return_that_comes_late_says_nothing_of_the_next_call() -> None:
+    first, second = letters(2)
+    confirms = Confirms(Broker(ack(1), give_back(0), ack(2)))  # type: ignore[arg-type]
+    assert confirms.publish([first], time.monotonic() + 5).confirmed == ids(first)
+    assert confirms.publish([second], time.monotonic() + 5) == Receipt(confirmed=ids(second))
+
+
 def test_a_closed_channel_confirms_nothing_more() -> None:
     sent = letters(3)
     receipt = publish(sent, ack(1), close)
