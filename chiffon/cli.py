@@ -17,6 +17,7 @@ from chiffon.devstack.errors import DevstackError, MissingProgram, NotAllowed
 from chiffon.devstack.screen import Screen
 from chiffon.domain.errors import ChiffonError
 from chiffon.ledger import address, migrate
+from chiffon.ledger.migrate import NoSuchRevision
 
 FAILED = 1
 CANNOT_BEGIN = 2
@@ -30,7 +31,7 @@ class Group(click.Group):
         """Run the command that was asked for."""
         try:
             return super().invoke(ctx)
-        except (SettingsError, MissingProgram, NotAllowed) as error:
+        except (SettingsError, MissingProgram, NotAllowed, NoSuchRevision) as error:
             _give_up(error, CANNOT_BEGIN)
         except (DevstackError, ChiffonError) as error:
             _give_up(error, FAILED)

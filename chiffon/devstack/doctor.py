@@ -11,6 +11,7 @@ import amqp
 from chiffon.bus.connect import connect, version_of
 from chiffon.bus.topology import DLX_QUEUE, Topology
 from chiffon.config import Settings, SettingsError
+from chiffon.dispatch.broker import asking
 from chiffon.domain.discovery import import_workers
 from chiffon.domain.errors import BrokerUnavailable, ChiffonError
 from chiffon.domain.work import registry
@@ -72,7 +73,7 @@ def _look_at_broker(settings: Settings) -> str:
 
 def _look_at_queues(settings: Settings) -> str:
     topology = Topology(settings.queue_type, registry.queues)
-    with connect(settings.broker_url, name="chiffon doctor", patience=PATIENCE) as connection:
+    with asking(settings.broker_url, name="chiffon doctor", patience=PATIENCE) as connection:
         for name in (*topology.queue_names, DLX_QUEUE):
             try:
                 connection.channel().queue_declare(name, passive=True)

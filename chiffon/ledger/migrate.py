@@ -14,11 +14,13 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from alembic.util.exc import CommandError
+from psycopg2.errorcodes import INSUFFICIENT_PRIVILEGE
 from sqlalchemy import Connection, create_engine, text
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.pool import NullPool
 
-from chiffon.domain.errors import LedgerUnavailable, SchemaBehind
+from chiffon.domain.errors import ChiffonError, LedgerUnavailable, SchemaBehind
 from chiffon.ledger.connect import Cursor
 
 log = structlog.get_logger(__name__)
@@ -30,6 +32,14 @@ _ASK_EVERY = 0.1
 """Seconds between two looks whether it is free."""
 
 _SCRIPTS = Path(__file__).parent / "migrations"
+
+
+class NoSuchRevision(ChiffonError):
+    """There is no way from where the ledger stands to the revision that was asked for."""
+
+
+class NotPermitted(ChiffonError):
+    """Postgres does not let this user change the schema."""
 
 
 class Status(NamedTuple):
@@ -50,7 +60,7 @@ class Status(NamedTuple):
 
 
 def upgrade(url: str, revision: str = "head") -> None:
-    """Bring the ledger at ``url`` to ``revision``. Raises LedgerUnavailable."""
+    """Bring the ledger at ``url`` to ``revision``. Raises LedgerUnavailable, NoSuchRevision, NotPermitted."""
     _run(url, lambda config: command.upgrade(config, revision))
 
 
@@ -64,7 +74,7 @@ def make_if_empty(url: str) -> None:
 
 
 def downgrade(url: str, revision: str = "base") -> None:
-    """Take the ledger at ``url`` back to ``revision``, dropping what came later. Raises LedgerUnavailable."""
+    """Take the ledger at ``url`` back to ``revision``, dropping what came later. Raises as `upgrade` does."""
     _run(url, lambda config: command.downgrade(config, revision))
 
 
@@ -119,7 +129,11 @@ def _run(url: str, step: Callable[[Config], None]) -> None:
     config = _config()
     with _alone(url), _connected(url) as connection:
         config.attributes["connection"] = connection
-        step(config)
+        try:
+            step(config)
+        except CommandError as error:
+            known = ", ".join(reversed(_revisions(_SCRIPTS)))
+            raise NoSuchRevision(f"{error}; the revisions are base, {known}, and head, the last") from None
 
 
 @contextmanager
@@ -149,3 +163,8 @@ def _connected(url: str, **options: Any) -> Iterator[Connection]:
             yield connection
     except OperationalError as error:
         raise LedgerUnavailable(f"Postgres does not answer: {error.orig}") from None
+    except DBAPIError as error:
+        if getattr(error.orig, "pgcode", None) != INSUFFICIENT_PRIVILEGE:
+            raise
+        why = str(error.orig).splitlines()[0]
+        raise NotPermitted(f"{why}: let the user of CHIFFON_DATABASE_URL create tables there") from None

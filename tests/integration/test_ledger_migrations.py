@@ -12,9 +12,11 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, create_engine, inspect
+from click.testing import CliRunner
+from sqlalchemy import Connection, create_engine, inspect, make_url
 
 from chiffon.agent.life import Identity, Life
+from chiffon.cli import CANNOT_BEGIN, FAILED, main
 from chiffon.config import validated_database_url
 from chiffon.domain.errors import LedgerUnavailable, SchemaBehind
 from chiffon.domain.verdicts import Completed
@@ -106,6 +108,30 @@ def test_the_checks_and_indexes_are_those_of_the_code_too(ledger_url: str, url: 
     made, meant = shape(ledger_url), shape(url)
     for name in ("columns", "indexes", "constraints"):
         assert [row for row in made[name] if "alembic_version" not in str(row)] == meant[name]
+
+
+@pytest.mark.parametrize("command", [["upgrade", "no-such-one"], ["downgrade", "9999"]])
+def test_a_revision_that_is_not_there_is_one_message_that_names_those_that_are(url: str, command: list[str]) -> None:
+    result = CliRunner(env={"CHIFFON_DATABASE_URL": url}).invoke(main, ["db", *command])
+    assert result.exit_code == CANNOT_BEGIN
+    assert result.stderr.startswith("chiffon: ")
+    assert command[1] in result.stderr
+    assert migrate.head() in result.stderr
+
+
+def test_who_may_make_no_tables_is_told_so_in_one_message(url: str) -> None:
+    with connected(url) as connection:
+        connection.exec_driver_sql("CREATE ROLE reader LOGIN")
+        connection.commit()
+    try:
+        theirs = make_url(url).set(username="reader").render_as_string(hide_password=False)
+        result = CliRunner(env={"CHIFFON_DATABASE_URL": theirs}).invoke(main, ["db", "upgrade"])
+    finally:
+        with connected(url) as connection:
+            connection.exec_driver_sql("DROP ROLE reader")
+            connection.commit()
+    assert (result.exit_code, result.stderr.count("\n")) == (FAILED, 1), result.stderr
+    assert "permission denied for schema public" in result.stderr
 
 
 def test_two_who_migrate_at_once_queue(url: str) -> None:
