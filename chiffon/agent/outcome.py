@@ -23,11 +23,14 @@ from chiffon.ledger.settle import Fenced, Recorded
 
 
 class Outcome:
-    """The one end of a claimed task's run. ``request``: Celery's request of it, a `ClaimedRequest`."""
+    """The one end of a claimed task's run.
+
+    ``request`` is Celery's of that run, a `ClaimedRequest`. It is passed and not kept: the two would outlive their use
+    until the garbage collector comes by.
+    """
 
     def __init__(
         self,
-        request: Any,
         claim: Claim,
         delivery: Delivery,
         *,
@@ -35,7 +38,6 @@ class Outcome:
         reader: Reader,
         work_type: WorkType | None,
     ) -> None:
-        self._request = request
         self._claim = claim
         self._delivery = delivery
         self._clerk = clerk
@@ -50,19 +52,20 @@ class Outcome:
         """The monotonic time at which the run began, once it has."""
         self.runtime: float | None = None
         """Seconds that the run took, once it has said so."""
-        self.on_settled: Callable[[], Any] = lambda: None
+        self.on_settled: Callable[[Any], None] = lambda request: None
+        """Called with the request, once the ledger has its end."""
 
     def running_for(self) -> float:
         """Seconds for which it has run."""
         return self._since_begin() or 0.0
 
-    def told(self, report: Report) -> None:
+    def told(self, request: Any, report: Report) -> None:
         """The run is over, and says how it was."""
         self.runtime = report.runtime
         self._shown = report.shown
-        self.reach(report.verdict or judging.SILENT, report)
+        self.reach(request, report.verdict or judging.SILENT, report)
 
-    def reach(self, verdict: Verdict, report: Report | None = None) -> None:
+    def reach(self, request: Any, verdict: Verdict, report: Report | None = None) -> None:
         """Have this written down, unless another end was first."""
         if self.is_known or self.is_withheld:
             return
@@ -74,15 +77,15 @@ class Outcome:
             reader=self._reader,
             ran_for=self._since_begin() if self.runtime is None else self.runtime,
             dead_letter=self._work_type is None or self._work_type.dead_letter,
-            unknown_after=self._request.app.settings.unknown_after,
+            unknown_after=request.app.settings.unknown_after,
         )
-        reply = partial(self._settled, settlement.verdict)
+        reply = partial(self._settled, request, settlement.verdict)
         self._clerk.tell(Finished(settlement, told, self._claim.trace_id, reply, self._claim.request_id))
 
-    def _settled(self, verdict: Verdict, answer: Recorded | Fenced) -> None:
+    def _settled(self, request: Any, verdict: Verdict, answer: Recorded | Fenced) -> None:
         """The ledger has it: the message has done its duty."""
-        request, claim = self._request, self._claim
-        self.on_settled()
+        claim = self._claim
+        self.on_settled(request)
         state.task_ready(request, successful=isinstance(verdict, Completed))
         if isinstance(answer, Fenced):
             request.log.warning("fenced_off", execution=claim.execution)

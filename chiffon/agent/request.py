@@ -57,7 +57,7 @@ class ClaimedRequest(Request):
         **options: Any,
     ) -> None:
         self.claim = claim
-        self.outcome = Outcome(self, claim, delivery, clerk=clerk, reader=reader, work_type=work_type)
+        self.outcome = Outcome(claim, delivery, clerk=clerk, reader=reader, work_type=work_type)
         self._clerk = clerk
         self._timeout = timeout
         self._work_type = work_type
@@ -159,7 +159,7 @@ class ClaimedRequest(Request):
 
     def on_success(self, report: Report, **_: Any) -> None:
         """The run is over, and says how it was."""
-        self.outcome.told(report)
+        self.outcome.told(self, report)
 
     def on_timeout(self, soft: bool, timeout: float) -> None:
         """A limit was reached; the hard one has ended the process."""
@@ -178,7 +178,7 @@ class ClaimedRequest(Request):
         elif self._already_revoked or self._already_cancelled or type(exc).__name__ == "Terminated":
             self.end_as_stopped()
         else:
-            self.outcome.reach(judging.broken_off(exc, exc_info.traceback))
+            self.outcome.reach(self, judging.broken_off(exc, exc_info.traceback))
 
     def _time_out(self, exc: Exception) -> None:
         """End as timed out; errbacks and chords hear of it as of any failure."""
@@ -188,7 +188,7 @@ class ClaimedRequest(Request):
         if (wait := judging.wait_after_timeout(self.claim, self._work_type)) is not None:
             if self.worker_pid and not self.in_thread:
                 kill(self.worker_pid)  # the next run must not find this one at work
-            self.outcome.reach(RetryLater(wait, work_error(exc)))
+            self.outcome.reach(self, RetryLater(wait, work_error(exc)))
             return
         run = Run(task_id=self.id, **self._facts(), ending=True)
         report: Report | None = run.report
@@ -199,7 +199,7 @@ class ClaimedRequest(Request):
         except Exception:  # what follows from the end is left to a task of its own
             self.log.exception("aftermath_not_caught")
             report = None
-        self.outcome.reach(TimedOut(work_error(exc)), report)
+        self.outcome.reach(self, TimedOut(work_error(exc)), report)
 
     # What others want of it
 
@@ -227,7 +227,7 @@ class ClaimedRequest(Request):
 
     def end_as_stopped(self) -> None:
         """End as cancelled, whatever the work does."""
-        self.outcome.reach(Cancelled(WorkError("TaskRevokedError", "stopped", "celery.exceptions")))
+        self.outcome.reach(self, Cancelled(WorkError("TaskRevokedError", "stopped", "celery.exceptions")))
 
     def stop(self, pool: Any) -> None:
         """Stop the run: its grace is over, or it is somebody else's."""
@@ -253,7 +253,7 @@ class ClaimedRequest(Request):
         if self.id not in state.revoked:
             return False
         self._already_revoked = True
-        self.outcome.reach(Cancelled(WorkError("TaskRevokedError", "revoked", "celery.exceptions")))
+        self.outcome.reach(self, Cancelled(WorkError("TaskRevokedError", "revoked", "celery.exceptions")))
         return True
 
     def surrender(self) -> None:
@@ -274,16 +274,16 @@ class ClaimedRequest(Request):
         """Let another agent have it, uncounted."""
         self.outcome.is_withheld = False
         error = WorkError("GivenBack", why, "chiffon")
-        self.outcome.reach(GivenBack(error, started=self.time_start is not None, after=after))
+        self.outcome.reach(self, GivenBack(error, started=self.time_start is not None, after=after))
 
     def spoil(self, error: Exception) -> None:
         """It could not even be handed to the pool."""
         self.log.error("claim_not_run", reason=repr(error))
-        self.outcome.reach(judging.unrunnable(error))
+        self.outcome.reach(self, judging.unrunnable(error))
 
     def condemn(self, why: str) -> None:
         """Nobody can run it."""
-        self.outcome.reach(DeadLettered(WorkError("UnknownWorkType", why, "chiffon")))
+        self.outcome.reach(self, DeadLettered(WorkError("UnknownWorkType", why, "chiffon")))
 
     def _announce_revoked(self, reason: str, terminated: bool, signum: Any, expired: bool) -> None:
         """Celery has sent the signal; the process's end will settle it."""

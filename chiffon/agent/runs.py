@@ -229,10 +229,10 @@ class Runs:
         )
         key = (claim.task_id, claim.execution)
         self._held[key] = request
-        request.outcome.on_settled = lambda: self._settled(key, request, delivery)
+        request.outcome.on_settled = partial(self._settled, key, delivery)
         return request
 
-    def _settled(self, key: tuple[str, int], request: ClaimedRequest, delivery: Delivery) -> None:
+    def _settled(self, key: tuple[str, int], delivery: Delivery, request: ClaimedRequest) -> None:
         self._held.pop(key, None)
         if (runtime := request.outcome.runtime) is not None:
             self._pace.ended(request.claim.work_type, runtime)
