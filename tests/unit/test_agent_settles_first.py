@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from typing import Any
 
 import pytest
@@ -105,6 +107,19 @@ def test_a_failure_is_dead_lettered_after_its_end_is_written_down() -> None:
     assert run.channel.told == []
     assert run.settled(Recorded("failed", owes_dead_letter=True, fresh=True)) == ["dead-lettered"]
     assert any(isinstance(command, Paid) for command in run.books.commands)
+
+
+def test_of_a_run_that_is_settled_nothing_is_left_for_the_garbage_collector() -> None:
+    run = Run(Completed("1"))
+    run.settled(Recorded("completed", owes_dead_letter=False, fresh=True))
+    run.books.commands.clear()  # a clerk forgets what it has answered
+    request = weakref.ref(run.request)
+    gc.disable()
+    try:
+        del run
+        assert request() is None
+    finally:
+        gc.enable()
 
 
 def test_a_message_of_a_run_that_was_fenced_off_is_only_a_doorbell() -> None:
