@@ -162,7 +162,7 @@ def _connected(url: str, **options: Any) -> Iterator[Connection]:
         with engine.connect() as connection:
             yield connection
     except OperationalError as error:
-        raise LedgerUnavailable(f"Postgres does not answer: {error.orig}") from None
+        raise LedgerUnavailable(f"Postgres does not answer: {str(error.orig).strip()}") from None
     except DBAPIError as error:
         if getattr(error.orig, "pgcode", None) != INSUFFICIENT_PRIVILEGE:
             raise

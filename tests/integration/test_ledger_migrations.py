@@ -121,10 +121,10 @@ def test_a_revision_that_is_not_there_is_one_message_that_names_those_that_are(u
 
 def test_who_may_make_no_tables_is_told_so_in_one_message(url: str) -> None:
     with connected(url) as connection:
-        connection.exec_driver_sql("CREATE ROLE reader LOGIN")
+        connection.exec_driver_sql("CREATE ROLE reader LOGIN PASSWORD 'reads'")
         connection.commit()
     try:
-        theirs = make_url(url).set(username="reader").render_as_string(hide_password=False)
+        theirs = make_url(url).set(username="reader", password="reads").render_as_string(hide_password=False)
         result = CliRunner(env={"CHIFFON_DATABASE_URL": theirs}).invoke(main, ["db", "upgrade"])
     finally:
         with connected(url) as connection:
