@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -172,6 +173,23 @@ def test_a_message_is_born_and_claimed_in_one_statement(bench: Bench) -> None:
     again = born_and_claimed(agent, task, token=token)
     assert again[task.task_id]._replace(age=claim.age) == claim  # type: ignore[union-attr]
     assert bench.history(task.task_id) == ["pending", "running"]
+
+
+def test_of_messages_that_come_together_each_has_its_own_fate(bench: Bench) -> None:
+    agent, other = bench.agent(), bench.agent("other")
+    fresh, waiting, ended, held = (new_task(keyed=False) for _ in range(4))
+    expired = new_task(keyed=False, expires_at=datetime.now(UTC) - timedelta(seconds=1))
+    bench.accept(waiting, ended, held)
+    bench.settle(bench.claimed(ended.task_id), Completed("1"))
+    bench.claimed(held.task_id, by=other)
+    found = born_and_claimed(agent, fresh, waiting, ended, held, expired)
+    assert isinstance(found[fresh.task_id], Claim)
+    assert isinstance(found[waiting.task_id], Claim)
+    assert found[ended.task_id] == Settled(ended.task_id, "completed")
+    assert found[held.task_id] == HeldElsewhere(held.task_id, other.incarnation)
+    assert found[expired.task_id] == NotDue(expired.task_id)
+    assert bench.row(expired.task_id)["status"] == "pending", "the sweeper ends it"
+    assert bench.history(fresh.task_id) == ["pending", "running"]
 
 
 def test_what_runs_is_the_row_whatever_a_message_says(bench: Bench) -> None:
