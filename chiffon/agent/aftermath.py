@@ -56,7 +56,7 @@ class AfterEnd(LedgerTask):
         """``task_id``: of the task that ended."""
         with _however_long_it_takes() as run:
             with ledger().transaction() as cursor:
-                end = aftermath.read(cursor, task_id)
+                end = aftermath.read(cursor, task_id, after=self.request.id)
             if end is not None:
                 self._see_to(task_id, end)
             if run is not None:

@@ -79,6 +79,7 @@ def warn_of_difference(task: NewTask) -> None:
 
 def bear_condemned(cursor: Cursor, task: NewTask, reason: str, settings: Settings) -> None:
     """Write down, as dead-lettered, the task of a message that nobody can run. A task of that id is left as it is."""
+    task = replace(task, delay=None, run_at=None, expires_in=None, expires_at=None)  # it ends now
     fates, _ = accept(cursor, [task], lease=settings.ring_lease)
     if isinstance(fates[0], Accepted):
         error = WorkError("DeadLettered", reason, "chiffon")

@@ -13,6 +13,11 @@ CHANNEL = "chiffon_ended"
 """The NOTIFY channel; its payload is a task id."""
 
 
+def named_after(task_id: str, history_no: str) -> str:
+    """The id, made of an end, of the task that sees to what it sets off."""
+    return f"md5('after ' || {task_id} || ' ' || {history_no})::uuid::text"
+
+
 def after_end(ends: str) -> str:
     """CTEs that leave what some ends set off to a task of its own each (protocol rule 17).
 
@@ -26,7 +31,7 @@ def after_end(ends: str) -> str:
          jsonb_build_object('task_id', task_id), '[]', jsonb_build_object('parent_id', task_id), '{{}}', id, 'canvas',
          clock_timestamp()
     FROM ({ends}) AS e (task_id, trace_id, priority, canvas, history_no),
-         LATERAL (SELECT md5('after ' || e.task_id || ' ' || e.history_no)::uuid::text AS id) AS named
+         LATERAL (SELECT {named_after("e.task_id", "e.history_no")} AS id) AS named
    WHERE canvas ? 'embed'
   ON CONFLICT (task_id) DO NOTHING
   RETURNING task_id

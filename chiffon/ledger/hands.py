@@ -21,8 +21,8 @@ SELECT pg_advisory_xact_lock(%(lock)s)
 
 
 @contextmanager
-def one_hand(ledger: Ledger, lock: int, *, patience: float = 10.0) -> Iterator[None]:
-    """Hold ``lock`` meanwhile. ``patience``: seconds to wait for who holds it.
+def one_hand(ledger: Ledger, lock: int, *, patience: float = 8.0) -> Iterator[None]:
+    """Hold ``lock`` meanwhile. ``patience``: seconds to wait for who holds it, less than `ANSWER_WITHIN`.
 
     Raises:
         Busy: it was held all the time.

@@ -62,10 +62,16 @@ SELECT w, count(DISTINCT a.agent_id) FROM agents a, unnest(a.work_types) AS w
 """
 
 # name: queues  -- reads what waits and runs in each queue
+# Each state by itself, for each has an index as small as the tasks in it; of two together none is used.
 _QUEUES = """
-SELECT queue, count(*) FILTER (WHERE status IN ('pending', 'queued')), count(*) FILTER (WHERE status = 'running'),
-       extract(epoch FROM clock_timestamp() - min(created_at) FILTER (WHERE status IN ('pending', 'queued')))::float8
-  FROM tasks WHERE status IN ('pending', 'queued', 'running') GROUP BY queue ORDER BY queue
+SELECT queue, sum(waiting)::int, sum(running)::int, extract(epoch FROM clock_timestamp() - min(oldest))::float8
+  FROM (SELECT queue, count(*) AS waiting, 0 AS running, min(created_at) AS oldest
+          FROM tasks WHERE status = 'pending' GROUP BY queue
+         UNION ALL
+        SELECT queue, count(*), 0, min(created_at) FROM tasks WHERE status = 'queued' GROUP BY queue
+         UNION ALL
+        SELECT queue, 0, count(*), NULL FROM tasks WHERE status = 'running' GROUP BY queue) AS found
+ GROUP BY queue ORDER BY queue
 """
 
 

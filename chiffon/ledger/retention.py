@@ -6,7 +6,8 @@ from chiffon.ledger.connect import Cursor
 from chiffon.ledger.expiry import Batch
 
 # name: forget tasks  -- deletes ended tasks of which nothing is waited for any more: no dead letter is owed, no
-# idempotency key is held, no chord or follower needs them. In the order in which they were made, for that has an index.
+# idempotency key is held, no chord or follower needs them; a chord's body, which reads its parts, begins only after the
+# release. In the order in which they were made, for that has an index.
 # now() and not clock_timestamp(): a volatile function would read the whole table.
 _FORGET_TASKS = """
 WITH old AS MATERIALIZED (
@@ -17,7 +18,8 @@ WITH old AS MATERIALIZED (
      AND NOT EXISTS (SELECT FROM request_keys k WHERE k.request_id = t.request_id AND k.task_id = t.task_id
                         AND (k.expires_at IS NULL OR k.expires_at > now()))
      AND NOT EXISTS (SELECT FROM tasks f WHERE f.follows = t.task_id AND f.finished_at IS NULL)
-     AND NOT EXISTS (SELECT FROM chords c WHERE c.group_id = t.canvas ->> 'group' AND c.released_at IS NULL)
+     AND NOT EXISTS (SELECT FROM chords c WHERE c.group_id = t.canvas ->> 'group'
+                        AND (c.released_at IS NULL OR c.released_at >= now() - make_interval(secs => %(age)s)))
    ORDER BY t.created_at LIMIT %(limit)s FOR UPDATE OF t SKIP LOCKED
 ), keys AS (
   DELETE FROM request_keys k USING old WHERE k.request_id = old.request_id AND k.task_id = old.task_id

@@ -113,7 +113,8 @@ WITH verdicts AS (
          started_at = coalesce(t.started_at, clock_timestamp() - make_interval(secs => h.ran_for)),
          finished_at = CASE WHEN h.status IN ({_ENDS}) THEN clock_timestamp() END,
          dead_letter_owed = h.status IN ('failed', 'dead_lettered') AND h.dead_letter,
-         error = h.error::jsonb,
+         error = coalesce(h.error, CASE WHEN h.status = 'cancelled' THEN
+           '{{"type": "TaskRevokedError", "module": "celery.exceptions", "message": "cancelled"}}' END)::jsonb,
          work_type = coalesce(h.anew ->> 'work_type', t.work_type), queue = coalesce(h.anew ->> 'queue', t.queue),
          arguments = coalesce(h.anew -> 'arguments', t.arguments),
          parameters = coalesce(h.anew -> 'parameters', t.parameters), canvas = coalesce(h.anew -> 'canvas', t.canvas)

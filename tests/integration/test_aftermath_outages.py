@@ -39,10 +39,10 @@ def app(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Celery:
     return create_app(Settings(database_url=bench.url))
 
 
-def doing(name: str, **parameters: Any) -> Do:
+def doing(name: str, own_id: str = "run", **parameters: Any) -> Do:
     """A run of a task, as its claim hands it to the pool."""
-    request = {"id": "run", "task": name, "root_id": "run", "retries": 0, "delivery_info": {}}
-    return lambda: do_work(name, "run", dict(request), ([], parameters, {}), FACTS)
+    request = {"id": own_id, "task": name, "root_id": own_id, "retries": 0, "delivery_info": {}}
+    return lambda: do_work(name, own_id, dict(request), ([], parameters, {}), FACTS)
 
 
 @pytest.fixture
@@ -50,7 +50,8 @@ def after_end(app: Celery, bench: Bench) -> Do:
     """What goes on after a cancelled task that had an errback."""
     errback = dict(signature("echo", kwargs={"input": 1}, immutable=True))
     task_id = bench.task_in(State.CANCELLED, canvas={"embed": {"errbacks": [errback]}})
-    return doing(AFTER_END, task_id=task_id)
+    ((own_id,),) = bench.sql("SELECT task_id FROM tasks WHERE work_type = %s", AFTER_END)
+    return doing(AFTER_END, own_id, task_id=task_id)
 
 
 @pytest.fixture

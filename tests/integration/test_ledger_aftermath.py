@@ -12,7 +12,7 @@ from chiffon.domain.states import ENDS, State
 from chiffon.domain.verdicts import Completed, Failed, RetryLater
 from chiffon.ledger import aftermath
 from chiffon.ledger.condemn import condemn
-from chiffon.ledger.effects import AFTER_END
+from chiffon.ledger.effects import AFTER_END, named_after
 from chiffon.ledger.follow import follow
 from tests.bench import ENDING, LEASE, TTL, Bench
 from tests.builders import an_error, new_task
@@ -31,6 +31,12 @@ def set_off(bench: Bench) -> list[str]:
         assert (status, is_due, parent) == ("pending", True, ended)
         assert bench.history(task_id) == ["pending"]
     return [ended for _, ended, *_ in rows]
+
+
+def seers(bench: Bench) -> list[str]:
+    """The ids of the tasks that are to see to ends, the oldest first."""
+    rows = bench.sql("SELECT task_id FROM tasks WHERE work_type = %s ORDER BY created_at", AFTER_END)
+    return [seer for (seer,) in rows]
 
 
 def chained(bench: Bench, **fields: Any) -> str:
@@ -109,14 +115,28 @@ def test_the_end_of_a_replay_is_another_end(bench: Bench) -> None:
 def test_whoever_sees_to_an_end_reads_all_that_it_takes(bench: Bench) -> None:
     task_id = chained(bench, parameters={"input": 1}, arguments=[2], priority=4)
     bench.settle(bench.claimed(task_id), Completed('{"x": 1}'))
+    (seer,) = seers(bench)
     with bench.transaction() as cursor:
-        assert aftermath.read(cursor, task_id) == aftermath.End(
+        assert aftermath.read(cursor, task_id, after=seer) == aftermath.End(
             "echo", "completed", 4, [2], {"input": 1}, CHAINED, {}, {"x": 1}
         )
+
+
+def test_who_sees_to_an_end_takes_no_other_for_it(bench: Bench) -> None:
+    claim = bench.claimed(chained(bench))
+    bench.settle(claim, Failed(an_error()))
+    replay(bench.ledger, claim.task_id, lease=LEASE)
+    bench.settle(bench.claimed(claim.task_id), Completed("1"))
+    first, second = seers(bench)
+    with bench.transaction() as cursor:
+        assert aftermath.read(cursor, claim.task_id, after=first) is None
+        assert aftermath.read(cursor, claim.task_id, after=second) is not None
 
 
 @pytest.mark.parametrize("state", sorted(set(State) - ENDS))
 def test_a_task_that_goes_on_has_no_end_to_read(bench: Bench, state: State) -> None:
     task_id = bench.task_in(state)
     with bench.transaction() as cursor:
-        assert aftermath.read(cursor, task_id) is None
+        cursor.execute(f"SELECT {named_after('task_id', 'history_no')} FROM tasks WHERE task_id = %s", (task_id,))
+        (seer,) = cursor.fetchone()
+        assert aftermath.read(cursor, task_id, after=seer) is None

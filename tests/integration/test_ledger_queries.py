@@ -228,3 +228,14 @@ def test_a_label_is_searched_for_among_the_tasks_that_have_some(bench: Bench) ->
     assert "ix_tasks_labelled" in plan_of(bench, TaskFilter(label=("team", "a")))
     labelled = bench.born(labels={"team": "a"})
     assert found(bench, label=("team", "a")) == [labelled]
+
+
+def test_the_queues_are_counted_without_a_look_at_what_has_ended(bench: Bench) -> None:
+    bench.in_every_state()
+    with bench.transaction() as cursor:
+        cursor.execute("SET LOCAL enable_seqscan = off")  # a look at all of it only where there is no other way
+        cursor.execute(f"EXPLAIN {queries._QUEUES}")
+        plan = "\n".join(line for (line,) in cursor.fetchall())
+        (figures,) = queries.queues(cursor)
+    assert "Seq Scan" not in plan, plan
+    assert (figures.waiting, figures.running) == (2, 1)

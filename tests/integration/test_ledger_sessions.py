@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from inspect import signature
 from typing import IO
 
 import psutil
@@ -21,7 +22,7 @@ from chiffon.ledger.claims import claim
 from chiffon.ledger.condemn import condemn
 from chiffon.ledger.connect import Cursor, Ledger, open_session, session_transaction
 from chiffon.ledger.failures import LostRace
-from chiffon.ledger.patience import PatientConnection
+from chiffon.ledger.patience import ANSWER_WITHIN, PatientConnection
 from chiffon.ledger.settle import Settlement, settle
 from tests.bench import LEASE, TTL, Bench
 from tests.builders import an_error, new_task
@@ -223,6 +224,10 @@ def test_every_promise_is_on_disk_before_it_is_given_whatever_the_servers_defaul
             with bench.transaction() as cursor:
                 step(cursor)
                 assert commits(cursor) == promised
+
+
+def test_who_waits_for_the_hand_gives_up_before_the_connection_is_taken_for_dead() -> None:
+    assert signature(hands.one_hand).parameters["patience"].default < ANSWER_WITHIN
 
 
 def test_one_hand_holds_off_the_other_until_it_lets_go(bench: Bench) -> None:

@@ -9,7 +9,17 @@ from typing import Any
 import pytest
 
 from chiffon.domain.states import CELERY_STATES, ENDS, State
-from chiffon.domain.verdicts import Cancelled, Completed, Crashed, Failed, GivenBack, RetryLater, TimedOut, Verdict
+from chiffon.domain.verdicts import (
+    Cancelled,
+    Completed,
+    Crashed,
+    Failed,
+    GivenBack,
+    Replaced,
+    RetryLater,
+    TimedOut,
+    Verdict,
+)
 from chiffon.ledger import control
 from chiffon.ledger.settle import Fenced, Recorded, Settlement, clear_debts, settle
 from tests.bench import ENDING, TTL, Bench, listening
@@ -140,11 +150,12 @@ def test_many_are_settled_in_one_statement(bench: Bench) -> None:
 
 
 def test_a_cancel_that_was_asked_for_wins_over_every_way_back_to_work(bench: Bench) -> None:
-    for verdict in (RETRY, GIVE_BACK, WITHDRAWAL, CRASH):
+    for verdict in (RETRY, GIVE_BACK, WITHDRAWAL, CRASH, Replaced()):
         claim = bench.claimed()
         ask_to_stop(bench, claim.task_id)
         assert bench.settle(claim, verdict) == Recorded("cancelled", owes_dead_letter=False, fresh=True)
-        assert (bench.result(claim.task_id) or ("",))[0] == "REVOKED"
+        state, error = bench.result(claim.task_id) or ("", {})
+        assert (state, bool(error["exc_type"])) == ("REVOKED", True), verdict
 
 
 def test_a_result_that_is_there_wins_over_a_cancel(bench: Bench) -> None:

@@ -218,8 +218,12 @@ def _birth(delivery: Direct) -> Write:
 
 
 def bear_condemned(bench: Bench) -> Write:
-    task = new_task(origin="message", canvas=CALLBACKS)
-    return Write(inside(lambda c: continuations.bear_condemned(c, task, "nobody can run it", SETTINGS)))
+    task = new_task(origin="message", canvas=CALLBACKS, delay=60.0)
+
+    def check() -> None:
+        assert bench.status(task.task_id) == "dead_lettered", "at once, whenever it was to run"
+
+    return Write(inside(lambda c: continuations.bear_condemned(c, task, "nobody can run it", SETTINGS)), check=check)
 
 
 WRITES: list[Callable[[Bench], Write]] = [
