@@ -42,6 +42,7 @@ class Settings(BaseModel):
     queue_type: Literal["classic", "quorum"] = "classic"
 
     api_keys: Annotated[tuple[str, ...], Secret] = ()
+    streams: int = Field(default=8, ge=0)
     max_body: int = Field(default=1_000_000, gt=0)
     max_result: int = Field(default=1_000_000, gt=0)
     max_message: int = Field(default=16_000_000, gt=0)

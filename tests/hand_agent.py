@@ -53,6 +53,11 @@ class HandAgent:
                 max_crashes=3,
             )
 
+    def report(self, claim: Claim, progress: Any) -> None:
+        """Say how far it is."""
+        with session_transaction(self._session) as cursor:
+            assert claims.record_progress(cursor, claim.task_id, claim.execution, json.dumps(progress))
+
     def complete(self, task_id: str, result: Any) -> None:
         """Do the work."""
         self.settle(self.claim(task_id), Completed(json.dumps(result)))

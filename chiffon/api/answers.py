@@ -105,6 +105,18 @@ class Task(TaskSummary):
     executions: list[Execution]
 
 
+class Step(Answer):
+    """A step of a task, as its history has it."""
+
+    task_id: str
+    number: int = Field(description="From 1, by task.")
+    at: Moment
+    status: State = Field(description="What it led to.")
+    execution: int | None = Field(description="The run that it belongs to.")
+    agent_id: str | None
+    detail: str | None = Field(description="Why, where that does not go without saying.")
+
+
 class TaskList(Answer):
     """Tasks, newest first."""
 

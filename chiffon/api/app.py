@@ -10,11 +10,13 @@ from flask_sqlalchemy import SQLAlchemy
 
 from chiffon import config
 from chiffon.api import keys, listening, openapi, pages, parts, prefix, problems, request_log
-from chiffon.api.routes import dead_letters, dispatch, health, queues, registry, tasks
+from chiffon.api.routes import dead_letters, dispatch, events, health, queues, registry, tasks
+from chiffon.api.streams import Streams
 from chiffon.config import Settings
 from chiffon.dispatch.health import BrokerProbe, SchemaGuard
 from chiffon.dispatch.ring import Ringer
 from chiffon.dispatch.wait import Waiter
+from chiffon.dispatch.watch import Watcher
 from chiffon.domain.discovery import import_workers
 from chiffon.domain.work import registry as work_types
 from chiffon.ledger import address
@@ -54,7 +56,7 @@ def create_app(settings: Settings | None = None) -> APIFlask:
     keys.install(app, settings.api_keys)
     problems.install(app)
     parts.install(app, _parts(app, settings))
-    for room in (dispatch, tasks, registry, queues, dead_letters, health):
+    for room in (dispatch, tasks, events, registry, queues, dead_letters, health):
         app.register_blueprint(room.blueprint)
     app.register_blueprint(pages.blueprint)
     openapi.install(app, needs_key=bool(settings.api_keys))
@@ -74,6 +76,8 @@ def _parts(app: APIFlask, settings: Settings) -> parts.Parts:
         any_ledger=ledger,
         ringer=Ringer(settings, ledger, work_types.queues, name="api"),
         waiter=Waiter(ledger, settings.direct_url),
+        watcher=Watcher(ledger, settings.direct_url),
+        streams=Streams(settings.streams),
         schema=SchemaGuard(ledger),
         broker=BrokerProbe(settings.broker_url),
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import wraps
 from typing import Any
@@ -15,15 +15,26 @@ from werkzeug.datastructures import Headers
 from chiffon.api.kinds import Kind
 from chiffon.api.reading import check_size, read_body, read_query
 
-View = Callable[..., "Reply"]
+View = Callable[..., "Reply | Text"]
+
+JSON = "application/json"
 
 
 @dataclass(frozen=True)
 class Reply:
-    """What a view answers."""
+    """What a view answers: JSON, or nothing."""
 
-    body: BaseModel
+    body: BaseModel | None
     status: int = 200
+    headers: Mapping[str, str] | None = None
+
+
+@dataclass(frozen=True)
+class Text:
+    """What a view answers that is not JSON: all of it, or as it comes."""
+
+    body: str | bytes | Iterable[str]
+    media_type: str
     headers: Mapping[str, str] | None = None
 
 
@@ -40,17 +51,19 @@ class Header:
 class Operation:
     """What the OpenAPI says of a view.
 
-    ``gives``: by status, the model and what it means. ``problems``: its own, beside those of every operation with such
-    inputs. ``is_open``: it asks for no key, and takes any query.
+    ``gives``: by status, the model (None: nothing) and what it means. ``media_type``: what it comes as.
+    ``problems``: its own, beside those of every operation with such inputs. ``is_open``: it asks for no key, and takes
+    any query.
     """
 
-    gives: Mapping[int, tuple[type[BaseModel], str]]
+    gives: Mapping[int, tuple[type[BaseModel] | None, str]]
     body: type[BaseModel] | None = None
     query: type[BaseModel] | None = None
     headers: tuple[Header, ...] = ()
     answer_headers: Mapping[int, Mapping[str, str]] | None = None
     problems: tuple[Kind, ...] = ()
     is_open: bool = False
+    media_type: str = JSON
 
 
 class _NoQuery(BaseModel):
@@ -60,7 +73,7 @@ class _NoQuery(BaseModel):
 
 
 def operation(about: Operation) -> Callable[[View], Callable[..., Response]]:
-    """Make a view of a function that takes ``body`` and ``query`` as their models and returns a Reply."""
+    """Make a view of a function that takes ``body`` and ``query`` as their models and returns a Reply, or a Text."""
 
     def decorate(view: View) -> Callable[..., Response]:
         @wraps(view)
@@ -88,6 +101,12 @@ class _Written(Response):
         return self.headers
 
 
-def _written(reply: Reply) -> Response:
+def _written(reply: Reply | Text) -> Response:
+    if isinstance(reply, Text):
+        return Response(reply.body, headers=reply.headers, content_type=reply.media_type)
+    if reply.body is None:
+        empty = Response(status=reply.status, headers=reply.headers)
+        del empty.headers["Content-Type"]
+        return empty
     text = reply.body.model_dump_json(by_alias=True)
-    return _Written(text, reply.status, reply.headers, content_type="application/json")
+    return _Written(text, reply.status, reply.headers, content_type=JSON)

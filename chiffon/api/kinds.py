@@ -99,6 +99,13 @@ BROKER_UNAVAILABLE = Kind(
     "Accepted work is safe in the ledger. Check RabbitMQ and CHIFFON_BROKER_URL if it lasts.",
     RETRY_AFTER,
 )
+TOO_MANY_STREAMS = Kind(
+    "too-many-streams",
+    503,
+    "As many streams are open here as may be",
+    "Try again in a moment, or raise CHIFFON_STREAMS, and gunicorn's threads with it.",
+    RETRY_AFTER,
+)
 BUSY = Kind("busy", 503, "Somebody else is at it", "Try again in a moment.", RETRY_AFTER)
 
 KINDS = {kind.name: kind for kind in list(globals().values()) if isinstance(kind, Kind)}

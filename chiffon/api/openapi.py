@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
 from chiffon.api import kinds
-from chiffon.api.contract import Operation
+from chiffon.api.contract import JSON, Operation
 from chiffon.api.kinds import Kind
 from chiffon.api.problems import CONTENT_TYPE, Problem
 
@@ -62,7 +62,7 @@ def _complete(app: APIFlask, document: Document, *, needs_key: bool) -> Document
         )
         entry["parameters"] = [*_path_parameters(entry), *_query_parameters(about), *_header_parameters(about)]
         if about.body is not None:
-            entry["requestBody"] = {"required": True, "content": {"application/json": {"schema": _schema(about.body)}}}
+            entry["requestBody"] = {"required": True, "content": {JSON: {"schema": _schema(about.body)}}}
         entry["responses"] = {str(status): answer for status, answer in _answers(about).items()}
         entry["security"] = [{_SECURITY: []}] if needs_key and not about.is_open else []
     return document
@@ -73,7 +73,7 @@ def _schemas(abouts: Iterator[Operation]) -> Document:
     for about in abouts:
         if about.body is not None:
             wanted[about.body, "validation"] = None
-        wanted.update({(model, "serialization"): None for model, _ in about.gives.values()})
+        wanted.update({(model, "serialization"): None for model, _ in about.gives.values() if model is not None})
     _, found = models_json_schema(list(wanted), ref_template=_REFERENCE)
     schemas: Document = found["$defs"]
     return schemas
@@ -81,6 +81,12 @@ def _schemas(abouts: Iterator[Operation]) -> Document:
 
 def _schema(model: type[BaseModel]) -> Document:
     return {"$ref": _REFERENCE.format(model=model.__name__)}
+
+
+def _of_content(about: Operation, model: type[BaseModel]) -> Document:
+    if about.media_type == JSON:
+        return _schema(model)
+    return {"type": "string", "contentMediaType": JSON, "contentSchema": _schema(model)}
 
 
 def _path_parameters(entry: Mapping[str, Any]) -> list[Document]:
@@ -119,7 +125,9 @@ def _inlined(schema: Document, defs: Document) -> Document:
 def _answers(about: Operation) -> dict[int, Document]:
     found: dict[int, Document] = {}
     for status, (model, meaning) in about.gives.items():
-        found[status] = {"description": meaning, "content": {"application/json": {"schema": _schema(model)}}}
+        found[status] = {"description": meaning}
+        if model is not None:
+            found[status]["content"] = {about.media_type: {"schema": _of_content(about, model)}}
         named = (about.answer_headers or {}).get(status, {})
         if named:
             found[status]["headers"] = {

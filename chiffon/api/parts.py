@@ -7,10 +7,12 @@ from typing import cast
 
 from flask import Flask, current_app
 
+from chiffon.api.streams import Streams
 from chiffon.config import Settings
 from chiffon.dispatch.health import BrokerProbe, SchemaGuard
 from chiffon.dispatch.ring import Ringer
 from chiffon.dispatch.wait import Waiter
+from chiffon.dispatch.watch import Watcher
 from chiffon.ledger.connect import Ledger
 
 _NAME = "chiffon"
@@ -24,6 +26,8 @@ class Parts:
     any_ledger: Ledger
     ringer: Ringer
     waiter: Waiter
+    watcher: Watcher
+    streams: Streams
     schema: SchemaGuard
     broker: BrokerProbe
 

@@ -24,6 +24,11 @@ def about(*, task_id: str, request_id: str, trace_id: str) -> None:
     bind_contextvars(task_id=task_id, request_id=request_id, trace_id=trace_id)
 
 
+def about_task(task_id: str) -> None:
+    """The same, of whose task no more is known here."""
+    bind_contextvars(task_id=task_id)
+
+
 def _begin() -> None:
     clear_contextvars()
     g.began = time.perf_counter()

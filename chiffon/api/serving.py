@@ -9,6 +9,7 @@ from typing import Any
 from gunicorn.http.body import LengthReader
 from gunicorn.workers.gthread import ThreadWorker
 
+from chiffon.api.streams import SERVER_ENDS
 from chiffon.garbage import spare_what_stays
 
 _HEAD = re.compile(rb"HTTP/1\.[01] [2-5]")
@@ -23,6 +24,11 @@ class StayingWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no type
     tenth of what a dispatch costs. And it calls the system more often than it must. Each call lets another thread have
     the interpreter, which costs more than the call.
     """
+
+    def handle_exit(self, sig: int, frame: Any) -> None:
+        """As gunicorn's, and streams end too: they would hold it up for as long as it may take."""
+        SERVER_ENDS.set()
+        super().handle_exit(sig, frame)
 
     def run(self) -> None:
         """As gunicorn's, once the application is loaded."""

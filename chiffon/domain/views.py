@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -75,6 +76,18 @@ class HistoryEntry:
     execution: int | None
     agent_id: str | None
     detail: str | None
+
+
+@dataclass(frozen=True)
+class TaskSteps:
+    """Some steps of a task, in order. ``is_over``: it has ended, and these are the last; until somebody replays it.
+
+    ``progress``: what its work says of itself, null unless it has said something in this run.
+    """
+
+    steps: Sequence[HistoryEntry]
+    progress: dict[str, Any] | None
+    is_over: bool
 
 
 @dataclass(frozen=True)

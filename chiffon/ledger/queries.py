@@ -5,8 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from chiffon.domain.states import ENDS
 from chiffon.domain.values import canonical
-from chiffon.domain.views import AgentView, ExecutionView, HistoryEntry, QueueFigures, TaskFilter, TaskView
+from chiffon.domain.views import (
+    AgentView,
+    ExecutionView,
+    HistoryEntry,
+    QueueFigures,
+    TaskFilter,
+    TaskSteps,
+    TaskView,
+)
 from chiffon.ledger.connect import Cursor
 
 _TASK_COLUMNS = """t.task_id, t.request_id, t.trace_id, t.work_type, t.status, t.priority, t.queue, t.parameters,
@@ -31,10 +40,14 @@ SELECT execution, agent_id, incarnation, claimed_at, started_at, finished_at, ou
   FROM executions WHERE task_id = %(task_id)s ORDER BY execution
 """
 
-# name: history  -- reads the steps of one task after a number
-_HISTORY = """
-SELECT number, at, status, execution, agent_id, detail
-  FROM task_history WHERE task_id = %(task_id)s AND number > %(after)s ORDER BY number
+# name: steps  -- reads where one task stands, and its steps after a number; one statement, so that they agree
+_STEPS = """
+SELECT t.status, t.progress, h.number, h.at, h.status, h.execution, h.agent_id, h.detail
+  FROM tasks t
+  LEFT JOIN LATERAL (
+    SELECT * FROM task_history s WHERE s.task_id = t.task_id AND s.number > %(after)s ORDER BY s.number LIMIT %(limit)s
+  ) h ON true
+ WHERE t.task_id = %(task_id)s ORDER BY h.number
 """
 
 # name: agents  -- reads the newest life of each agent
@@ -120,10 +133,15 @@ def _conditions(wanted: TaskFilter) -> tuple[list[str], dict[str, Any]]:
     return conditions, values
 
 
-def history(cursor: Cursor, task_id: str, *, after: int = 0) -> list[HistoryEntry]:
-    """The steps of a task numbered higher than ``after``, in order."""
-    cursor.execute(_HISTORY, {"task_id": task_id, "after": after})
-    return [HistoryEntry(*row) for row in cursor.fetchall()]
+def steps(cursor: Cursor, task_id: str, *, after: int, limit: int) -> TaskSteps | None:
+    """Up to ``limit`` steps of a task numbered higher than ``after``, in order; None if there is no such task."""
+    cursor.execute(_STEPS, {"task_id": task_id, "after": after, "limit": limit})
+    rows = cursor.fetchall()
+    if not rows:
+        return None
+    status, progress = rows[0][:2]
+    found = [HistoryEntry(*row[2:]) for row in rows if row[2] is not None]
+    return TaskSteps(found, progress, is_over=status in ENDS and len(found) < limit)
 
 
 def agents(cursor: Cursor, *, offline_after: float, agent_id: str | None = None) -> list[AgentView]:

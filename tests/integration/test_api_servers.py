@@ -7,6 +7,8 @@ import json
 import socket
 import sys
 from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +18,24 @@ import requests
 from chiffon.devstack import ports
 from chiffon.devstack.process import Process
 from tests.api import NOBODY
+from tests.hand_agent import HandAgent
+from tests.racing import until
 
 ROOT = Path(__file__).parents[2]
 ECHO = {"work_type": "echo", "parameters": {"input": "hello"}}
 LIMIT = 100_000
 
 
+@dataclass(frozen=True)
+class Server:
+    """One that answers."""
+
+    process: Process
+    address: str
+
+
 @pytest.fixture(params=["flask", "gunicorn"])
-def server(request: pytest.FixtureRequest, ledger_url: str, tmp_path: Path) -> Iterator[str]:
+def served(request: pytest.FixtureRequest, ledger_url: str, tmp_path: Path) -> Iterator[Server]:
     port = ports.free_port()
     address = f"{ports.LOOPBACK}:{port}"
     command = {
@@ -39,12 +51,18 @@ def server(request: pytest.FixtureRequest, ledger_url: str, tmp_path: Path) -> I
             "CHIFFON_DATABASE_URL": ledger_url,
             "CHIFFON_BROKER_URL": f"amqp://{NOBODY}//",
             "CHIFFON_MAX_BODY": str(LIMIT),
+            "CHIFFON_STREAMS": "2",
         },
         ready=lambda: requests.get(f"http://{address}/health/live", timeout=5).ok,
     )
     process.start()
-    yield address
+    yield Server(process, address)
     process.kill()
+
+
+@pytest.fixture
+def server(served: Server) -> str:
+    return served.address
 
 
 def call(address: str, body: Any) -> tuple[int, dict[str, Any]]:
@@ -87,3 +105,43 @@ def test_a_body_over_the_limit_is_413_however_it_is_sent(server: str) -> None:
         status, said = call(server, body)
         assert (status, said["type"]) == (413, "/problems/body-too-large")
     assert call(server, json.dumps(ECHO))[0] == 202
+
+
+def follow(address: str, task_id: str) -> http.client.HTTPResponse:
+    connection = http.client.HTTPConnection(address, timeout=20)
+    connection.request("GET", f"/tasks/{task_id}/events")
+    return connection.getresponse()
+
+
+def numbers(stream: http.client.HTTPResponse) -> list[int]:
+    """Those of the steps to the stream's end. Raises IncompleteRead for a stream that was cut."""
+    return [int(line[4:]) for line in stream.read().splitlines() if line.startswith(b"id: ")]
+
+
+def test_a_task_is_followed_to_its_end_at_every_server(server: str, ledger_url: str) -> None:
+    task_id = call(server, json.dumps(ECHO))[1]["task_id"]
+    with closing(follow(server, task_id)) as stream, HandAgent(ledger_url) as agent:
+        assert [stream.readline() for _ in range(3)] == [b"retry: 1000\n", b"\n", b"id: 1\n"], "before it goes on"
+        agent.complete(task_id, "done")
+        assert numbers(stream) == [2, 3]
+
+
+def test_who_follows_keeps_nobody_from_dispatching_and_makes_room_by_leaving(server: str) -> None:
+    task_id = call(server, json.dumps(ECHO))[1]["task_id"]
+    streams = [follow(server, task_id) for _ in range(2)]
+    assert [stream.status for stream in streams] == [200, 200]
+    assert [stream.readline() for stream in streams] == [b"retry: 1000\n"] * 2
+    assert follow(server, task_id).status == 503
+    assert call(server, json.dumps(ECHO))[0] == 202
+    for stream in streams:
+        stream.close()
+    until(lambda: follow(server, task_id).status == 200)
+
+
+@pytest.mark.parametrize("served", ["gunicorn"], indirect=True)
+def test_a_server_that_is_told_to_stop_ends_its_streams_and_cuts_none(served: Server) -> None:
+    task_id = call(served.address, json.dumps(ECHO))[1]["task_id"]
+    with closing(follow(served.address, task_id)) as stream:
+        assert stream.readline() == b"retry: 1000\n"
+        served.process.ask_to_stop()
+        assert numbers(stream) == [1]

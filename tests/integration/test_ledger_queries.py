@@ -11,7 +11,7 @@ from chiffon.dispatch.find import find_task, find_tasks
 from chiffon.domain.errors import TaskNotFound
 from chiffon.domain.states import ENDS, State
 from chiffon.domain.verdicts import Completed, Crashed, RetryLater
-from chiffon.domain.views import TaskFilter
+from chiffon.domain.views import TaskFilter, TaskSteps
 from chiffon.ledger import claims, queries
 from tests.bench import Bench
 from tests.builders import an_error, new_task
@@ -180,16 +180,35 @@ def test_several_are_read_at_once_with_their_results(bench: Bench) -> None:
     }
 
 
-def test_the_history_is_told_in_order_from_any_number_on(bench: Bench) -> None:
+def test_the_steps_are_told_in_order_from_any_number_on(bench: Bench) -> None:
     claim = bench.claimed()
     bench.settle(claim, Crashed(an_error("killed")))
+    everything = steps(bench, claim.task_id)
+    assert [(step.number, step.status) for step in everything.steps] == [(1, "pending"), (2, "running"), (3, "pending")]
+    assert not everything.is_over
+    (last,) = steps(bench, claim.task_id, after=2).steps
+    assert (last.detail, last.execution, last.agent_id) == ("crashed: killed", 1, "agent@bench")
+    assert last.at <= datetime.now(UTC)
+
+
+def test_the_steps_are_over_with_the_last_of_a_task_that_has_ended(bench: Bench) -> None:
+    claim = bench.claimed()
+    bench.settle(claim, Completed("null"))
+    found = [steps(bench, claim.task_id, after=after, limit=2) for after in (0, 2, 3)]
+    assert [[step.number for step in some.steps] for some in found] == [[1, 2], [3], []]
+    assert [some.is_over for some in found] == [False, True, True]
+
+
+def test_who_is_not_there_has_no_steps(bench: Bench) -> None:
     with bench.transaction() as cursor:
-        everything = queries.history(cursor, claim.task_id)
-        later = queries.history(cursor, claim.task_id, after=2)
-    assert [(entry.number, entry.status) for entry in everything] == [(1, "pending"), (2, "running"), (3, "pending")]
-    assert [entry.number for entry in later] == [3]
-    assert (later[0].detail, later[0].execution, later[0].agent_id) == ("crashed: killed", 1, "agent@bench")
-    assert later[0].at <= datetime.now(UTC)
+        assert queries.steps(cursor, "nobody", after=0, limit=10) is None
+
+
+def steps(bench: Bench, task_id: str, *, after: int = 0, limit: int = 10) -> TaskSteps:
+    with bench.transaction() as cursor:
+        found = queries.steps(cursor, task_id, after=after, limit=limit)
+    assert found is not None
+    return found
 
 
 class Explaining:

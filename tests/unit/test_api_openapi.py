@@ -17,6 +17,7 @@ ROUTES = {
     ("get", "/tasks"),
     ("get", "/tasks/{task_id}"),
     ("get", "/status/{task_id}"),
+    ("get", "/tasks/{task_id}/events"),
     ("post", "/tasks/{task_id}/cancel"),
     ("post", "/tasks/{task_id}/replay"),
     ("get", "/work-types"),
