@@ -34,6 +34,10 @@ log = structlog.get_logger(__name__)
 _TOO_MUCH = 1.5
 """How many times more may be in hand than there are slots, by what is known of it now, before some is given back."""
 
+_BY_THEN = 1.0
+"""Seconds before a cancelled run's grace is over, at most, in which it is stopped: looks are half a second apart, and by
+the end of the grace it is to be dead, and that written down. Never more than half of the grace."""
+
 _ABANDONED_AFTER = 1.0
 """Seconds until what a dying process gives back is rung again: by then it is dead."""
 
@@ -118,9 +122,10 @@ class Runs:
         self._request(delivery, claim).give_back(why)
 
     def cancel(self, key: tuple[str, int], since: float) -> None:
-        """Stop a run that was asked to stop ``since`` seconds ago, if its grace is over."""
+        """Stop a run that was asked to stop ``since`` seconds ago, if its grace is as good as over."""
         request = self._held.get(key)
-        if request is not None and since >= self._settings.cancel_grace:
+        grace = self._settings.cancel_grace
+        if request is not None and since >= max(grace - _BY_THEN, grace / 2):
             self._stop(request)
 
     def lose(self, key: tuple[str, int]) -> None:
