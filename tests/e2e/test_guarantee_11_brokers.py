@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from chiffon.devstack.rabbitmq import PrivateRabbitMQ
+from chiffon.devstack.rabbitmq import PrivateRabbitMQ, broker_version
 from tests.e2e.agents import Agents
 from tests.e2e.api_process import Apis
 from tests.e2e.broker_cluster import BrokerCluster
@@ -52,6 +52,12 @@ def type_of_the_queue(node: PrivateRabbitMQ, vhost: str = "/") -> str:
     """What `work_queue` is made as."""
     said = node.ctl("list_queues", "--no-table-headers", "-p", vhost, "name", "type")
     return next(line.split()[1] for line in said.splitlines() if line.startswith("work_queue"))
+
+
+def has_strict_priorities(version: str) -> bool:
+    """Whether quorum queues of that RabbitMQ order by priority."""
+    major, minor = (int(number) for number in version.split(".")[:2])
+    return (major, minor) >= (4, 3)
 
 
 def assert_each_was_done_once(load: SteadyLoad, ledger: LedgerReader, diary: Diary) -> None:
@@ -107,6 +113,41 @@ def test_work_a_retry_and_a_dead_letter_go_their_ways_over_quorum_queues(
     eventually("both letters", lambda: len(api.get("/dead-letters")["items"]) == 2)
     assert api.post("/dead-letters/discard", {"all": True}).json()["discarded"] == 2
     assert sorted(diary.task_ids()) == sorted([done, retried, retried])
+
+
+def test_urgent_work_goes_first_over_quorum_queues_where_the_broker_has_priorities_for_them(
+    celery_broker: BrokerNode, apis: Apis, agents: Agents, diary: Diary
+) -> None:
+    api = apis.start(queue_type="quorum")
+    for priority in (1, 3, 5, 2, 4):
+        api.wait_for(api.dispatch("test.append", diary.parameters(priority), priority=priority), "queued")
+
+    agents.start(queue_type="quorum", concurrency=1)
+
+    eventually("all five", lambda: len(diary.entries()) == 5)
+    has_priorities = has_strict_priorities(broker_version(celery_broker.url))
+    assert diary.notes() == ([5, 4, 3, 2, 1] if has_priorities else [1, 3, 5, 2, 4])
+
+
+def test_no_dead_letter_is_lost_over_quorum_queues_when_the_broker_is_killed_amid_them(
+    mortal_broker: BrokerNode, apis: Apis, agents: Agents, amqp_client: RawAmqp
+) -> None:
+    api = apis.start(queue_type="quorum")
+    agents.start(queue_type="quorum", concurrency=2)
+    garbage = {b"no work %d" % number for number in range(50)}
+    failing = {api.dispatch("fail", {"message": "no"}) for _ in range(25)}
+    amqp_client.publish(*garbage)
+    failing |= {api.dispatch("fail", {"message": "no"}) for _ in range(25)}
+
+    eventually("some letters", lambda: amqp_client.ready("dlx_queue") >= 5)
+    mortal_broker.kill()
+    mortal_broker.restart()
+
+    def letters() -> tuple[set[bytes], set[str]]:
+        shown = api.get("/dead-letters", limit=500)["items"]
+        return {b["body"].encode() for b in shown if b["task_id"] is None}, {b["task_id"] for b in shown} - {None}
+
+    eventually("a letter of each", lambda: letters() == (garbage, failing), within=60)
 
 
 def test_quorum_queues_on_a_cluster_outlive_the_end_of_one_of_its_three_nodes_under_load(
