@@ -39,11 +39,7 @@ class Chords:
 
     def apply_chord(self, header_result_args: tuple[Any, ...], body: Any, **kwargs: Any) -> None:
         """Make ready for a chord, before its header is published."""
-        group_id, nodes = header_result_args
-        # A header that comes from a generator is made while it is published: it may be large, or slow.
-        made = None if isinstance(nodes, _regen) else [node.as_tuple() for node in nodes]
-        tree = None if made is None else encoded([[group_id, None], made])
-        self._ensure_retryable(self._begin_chord, group_id, tree)
+        self._ensure_retryable(self._begin_chord, header_result_args[0], header_tree(*header_result_args))
 
     def set_chord_size(self, group_id: str, chord_size: int) -> None:
         """Say how many parts the chord has, before the last of them is published."""
@@ -138,6 +134,14 @@ class Chords:
     def _header(self, group_id: str) -> str | None:
         with self._transaction() as cursor:
             return groups.header(cursor, group_id)
+
+
+def header_tree(group_id: str, nodes: Any) -> str | None:
+    """The tree of a chord's header as JSON text; None if nobody knows it whole yet.
+
+    One that comes from a generator is made while it is published: it may be large, or slow.
+    """
+    return None if isinstance(nodes, _regen) else encoded([[group_id, None], [node.as_tuple() for node in nodes]])
 
 
 class _PartStep:

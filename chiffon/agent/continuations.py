@@ -17,7 +17,7 @@ from chiffon.domain import ids
 from chiffon.domain.idempotency import fingerprint
 from chiffon.domain.tasks import Acceptance, Accepted, Duplicate, IdTaken, KeyReused, NewTask, Ring
 from chiffon.domain.verdicts import WorkError
-from chiffon.ledger import results
+from chiffon.ledger import groups, results
 from chiffon.ledger.accept import accept
 from chiffon.ledger.condemn import condemn
 from chiffon.ledger.connect import Cursor
@@ -112,6 +112,7 @@ def write(cursor: Cursor, endings: Sequence[Ending], *, reader: Reader, settings
     for ending in endings:
         for side in ending.report.side_results:
             results.store(cursor, side)
+    _begin_chords(cursor, endings)
     following += _released(cursor, endings)
     rings = []
     for tasks in _without_twins(following):
@@ -123,6 +124,16 @@ def write(cursor: Cursor, endings: Sequence[Ending], *, reader: Reader, settings
     for refusal in refusals:
         _dead_letter(cursor, refusal, settings)
     return rings
+
+
+def _begin_chords(cursor: Cursor, endings: Sequence[Ending]) -> None:
+    """Have the chords that come next wait for their parts, which are born in this commit."""
+    begun = {chord.group_id: chord.tree for ending in endings for chord in ending.report.chords}
+    sizes = {group_id: size for ending in endings for group_id, size in ending.report.chord_sizes.items()}
+    for group_id in sorted(begun):
+        groups.begin_chord(cursor, group_id, begun[group_id])
+    for group_id in sorted(sizes):
+        results.size_chord(cursor, group_id, sizes[group_id])
 
 
 def _drafted(endings: Sequence[Ending], reader: Reader) -> tuple[list[NewTask], list[_Refusal]]:

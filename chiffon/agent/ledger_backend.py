@@ -10,8 +10,9 @@ from celery.exceptions import SoftTimeLimitExceeded, TimeLimitExceeded
 from kombu.exceptions import EncodeError
 
 from chiffon.agent.backend import PostgresBackend
+from chiffon.agent.backend_chords import header_tree
 from chiffon.agent.backend_values import encoded
-from chiffon.agent.run import ChordPart, Run, current
+from chiffon.agent.run import ChordBegun, ChordPart, Run, current
 from chiffon.agent.task import ProcessKilled, Unfit
 from chiffon.domain.errors import InvalidInput, LedgerUnavailable, SchemaBehind
 from chiffon.domain.values import check_value
@@ -64,8 +65,7 @@ class LedgerBackend(PostgresBackend):
         run = _run_of(task_id)
         if run is not None:
             run.ending = True
-            run.report.drafts.clear()  # of a success that could not be kept
-            run.report.chord_parts.clear()
+            run.report.set_nothing_off()  # by a success that could not be kept
             run.report.verdict = _verdict(exc, traceback)
             if self._calls_errbacks(request):
                 run.report.deferred = True
@@ -109,6 +109,31 @@ class LedgerBackend(PostgresBackend):
         """JSON text of the tasks that a run has called. (What else Celery keeps of it, its row in the ledger says.)"""
         children = self.current_task_children(request)
         return encoded(children) if children else "[]"
+
+    def get_state(self, task_id: str) -> str:
+        """As its parent's; but to a run that is ending nobody else has ended.
+
+        Celery asks then so as not to count a part of a chord twice, which the set of a chord's parts never does; and
+        an outage would take what is said for the answer along.
+        """
+        run = current()
+        return str(super().get_state(task_id)) if run is None or not run.ending else states.PENDING
+
+    def apply_chord(self, header_result_args: tuple[Any, ...], body: Any, **kwargs: Any) -> None:
+        """Make ready for a chord: in the settling commit, if a run is ending."""
+        run = current()
+        if run is None or not run.ending:
+            super().apply_chord(header_result_args, body, **kwargs)
+        else:
+            run.report.chords.append(ChordBegun(header_result_args[0], header_tree(*header_result_args)))
+
+    def set_chord_size(self, group_id: str, chord_size: int) -> None:
+        """Say how many parts it has: there, too."""
+        run = current()
+        if run is None or not run.ending:
+            super().set_chord_size(group_id, chord_size)
+        else:
+            run.report.chord_sizes[group_id] = chord_size
 
     def on_chord_part_return(self, request: Any, state: str, result: Any, **options: Any) -> None:
         """Count a part of a chord: in the settling commit if a run is ending."""

@@ -43,6 +43,14 @@ class ChordPart:
     size: int | None
 
 
+@dataclass(frozen=True)
+class ChordBegun:
+    """A chord that is to wait for its parts. ``tree``: of its header, as JSON text; None if that is not known whole."""
+
+    group_id: str
+    tree: str | None
+
+
 @dataclass
 class Report:
     """What a run has to say, in one piece that can be sent between processes.
@@ -50,6 +58,7 @@ class Report:
     ``shown``: the result's repr. ``anew``: what the task is to run next time, as a retry or a replacement says it.
     ``children``: the tasks that it has called, as Celery keeps them beside a result, as JSON text.
     ``side_results``: results that the run decides for other tasks: the rest of a chain that will not run.
+    ``chords``: those that begin with what follows; ``chord_sizes``: of how many parts each of them is.
     ``deferred``: what the end sets off is not in here: a task of its own sees to it, once the end is settled.
     """
 
@@ -61,6 +70,8 @@ class Report:
     drafts: list[Draft] = field(default_factory=list)
     side_results: list[StoredResult] = field(default_factory=list)
     chord_parts: list[ChordPart] = field(default_factory=list)
+    chords: list[ChordBegun] = field(default_factory=list)
+    chord_sizes: dict[str, int] = field(default_factory=dict)
     deferred: bool = False
 
     def __reduce_ex__(self, protocol: Any) -> str | tuple[Any, ...]:
@@ -72,7 +83,12 @@ class Report:
     @property
     def sets_off(self) -> bool:
         """Whether anything is to be written down beside the end itself."""
-        return bool(self.drafts or self.side_results or self.chord_parts)
+        return bool(self.drafts or self.side_results or self.chord_parts or self.chords or self.chord_sizes)
+
+    def set_nothing_off(self) -> None:
+        """Forget what was to follow: the end has become another."""
+        for noted in (self.drafts, self.side_results, self.chord_parts, self.chords, self.chord_sizes):
+            noted.clear()
 
 
 def _plain(result: str, runtime: float | None, shown: str | None, children: str | None) -> Report:

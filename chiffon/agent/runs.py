@@ -35,8 +35,8 @@ _TOO_MUCH = 1.5
 """How many times more may be in hand than there are slots, by what is known of it now, before some is given back."""
 
 _BY_THEN = 1.0
-"""Seconds before a cancelled run's grace is over, at most, in which it is stopped: looks are half a second apart, and by
-the end of the grace it is to be dead, and that written down. Never more than half of the grace."""
+"""Seconds before a cancelled run's grace is over in which it is stopped, half of the grace at most: looks are half a
+second apart, and when the grace is over it is to be dead, and that written down."""
 
 _ABANDONED_AFTER = 1.0
 """Seconds until what a dying process gives back is rung again: by then it is dead."""

@@ -50,6 +50,9 @@ def do_work(
     report.shown = _scrubber().text(shown) if shown else None
     if report.verdict is None:
         report.verdict = _unsaid(info, report)
+        if isinstance(report.verdict, DeadLettered):  # Celery tells nobody whom that concerns
+            report.set_nothing_off()
+            report.deferred = True
     return report
 
 
