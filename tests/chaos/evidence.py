@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from chiffon.bus.letters import DOORBELL
 from chiffon.domain.ids import derived_id
 from tests.chaos.faults.messages import GARBAGE_HEADER, Rubbish, Thrown
 from tests.chaos.incidents import Incident
@@ -173,7 +174,7 @@ def gather(stand: Stand, promises: Promises, rubbish: Rubbish, pulses: Sequence[
         runs=witnessed(stand.witness),
         incidents=stand.incidents.all(),
         lives=[life for program in stand.programs for life in program.lives],
-        letters=_letters(stand),
+        letters=sorted_out(stand.amqp.look("dlx_queue")),
         thrown=list(rubbish.thrown),
         keys_in_flight={row["request_id"]: row["task_id"] for row in in_flight},
         left_in_queue=messages_in(stand, "work_queue"),
@@ -208,10 +209,15 @@ def witnessed(path: Path) -> dict[str, list[Run]]:
     return {task_id: sorted(of_task, key=lambda run: run.began) for task_id, of_task in runs.items()}
 
 
-def _letters(stand: Stand) -> Letters:
+def sorted_out(found: Iterable[Delivery]) -> Letters:
+    """What lies in `dlx_queue`, by whose letter it is.
+
+    A doorbell carries its sender's own headers on: that of a task which was garbage once, and was replayed, is named
+    as garbage, and is the task's letter.
+    """
     letters = Letters()
-    for letter in stand.amqp.look("dlx_queue"):
-        if name := letter.headers.get(GARBAGE_HEADER):
+    for letter in found:
+        if (name := letter.headers.get(GARBAGE_HEADER)) and DOORBELL not in letter.headers:
             letters.garbage[name] += 1
             letters.named_by_garbage.update(_named(letter))
         elif task_id := letter.headers.get("id"):

@@ -8,14 +8,16 @@ from typing import Any
 
 import pytest
 
+from chiffon.bus.letters import DOORBELL
 from tests.chaos.audit.rules import audit
 from tests.chaos.audit.takeovers import takeovers
-from tests.chaos.evidence import Evidence, Execution, Letters, Run, Step, Task
-from tests.chaos.faults.messages import Thrown
+from tests.chaos.evidence import Evidence, Execution, Letters, Run, Step, Task, sorted_out
+from tests.chaos.faults.messages import GARBAGE_HEADER, Thrown
 from tests.chaos.incidents import Incident
 from tests.chaos.plan import Order
 from tests.chaos.programs import Life
 from tests.chaos.promises import Promises, Said, Sent
+from tests.e2e.raw_amqp import Delivery
 
 ORDER = Order("r1", "chaos.note", {"seconds": 1.0})
 DONE = Task(
@@ -369,6 +371,13 @@ def test_work_of_an_agent_that_was_killed_at_rest_is_claimed_soon(claimed_at: fl
 
 def test_a_letter_of_a_task_that_lives_is_wrong() -> None:
     assert faults(evidence(letters=Letters(Counter(t1=1)))) == {"wrong"}
+
+
+def test_a_letter_of_a_replayed_task_that_was_garbage_first_is_the_task_s() -> None:
+    garbage = Delivery(b"[]", {"id": "t1", GARBAGE_HEADER: "g1"}, {})
+    doorbell = replace(garbage, headers=garbage.headers | {DOORBELL: 2})
+    assert sorted_out([garbage]) == Letters(garbage=Counter(g1=1), named_by_garbage={"t1"})
+    assert sorted_out([doorbell]) == Letters(tasks=Counter(t1=1))
 
 
 def test_garbage_that_is_gone_is_lost() -> None:
