@@ -14,6 +14,7 @@ from chiffon.domain import ids
 from chiffon.domain.errors import InvalidInput, MalformedMessage
 from chiffon.domain.retry import LONGEST_WAIT
 from chiffon.domain.values import check_value
+from chiffon.domain.work import is_queue
 
 _EMBEDDED = {"callbacks": list, "errbacks": list, "chain": list, "chord": dict}
 _FIRST, _LAST = datetime(1970, 1, 1, tzinfo=UTC), datetime(9999, 1, 1, tzinfo=UTC)
@@ -107,6 +108,16 @@ def optional_id(headers: dict[str, Any], name: str) -> str | None:
     if not isinstance(value, str) or not ids.is_task_id(value):
         raise MalformedMessage(f"{name} is no id")
     return value
+
+
+def queue(value: str | None) -> str | None:
+    """Where a continuation is to wait, if its sender says so.
+
+    What is declared or rung under any other name holds up the ringer, and with it everybody's work.
+    """
+    if value and not is_queue(value):
+        raise MalformedMessage(f"{value[:100]!r} is no queue for work: those are work_queue and work_queue.<family>")
+    return value or None
 
 
 def priority(value: Any) -> int:

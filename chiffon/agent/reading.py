@@ -89,7 +89,7 @@ class Reader:
             task,
             trace_id=trace_id,
             origin="canvas",
-            queue=draft.routing_key or task.queue,
+            queue=fields.queue(draft.routing_key) or task.queue,
             canvas={"parent_id": parent} | {k: v for k, v in task.canvas.items() if v is not None},
         )
 

@@ -194,6 +194,12 @@ def work(
     return register
 
 
+def is_queue(name: str) -> bool:
+    """Whether work may lie there: ``work_queue``, or one of a family."""
+    first, _, family = name.partition(".")
+    return first == DEFAULT_QUEUE and (name == DEFAULT_QUEUE or _FAMILY.fullmatch(family) is not None)
+
+
 def _check_declaration(name: str, timeout: float | None, retries: int, queue: str | None) -> None:
     if not _NAME.fullmatch(name):
         raise WorkTypeError(f"{name!r} is no name for a work type: letters, digits, '_', '.' and '-', a letter first")

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from chiffon.agent.reading import Reader, Unrunnable
+from chiffon.agent.run import Draft
 from chiffon.bus.letters import DOORBELL
 from chiffon.domain.errors import MalformedMessage
 from tests.deliveries import Delivery, encoded, enveloped, native
@@ -209,3 +210,21 @@ def test_a_message_that_nobody_can_run_keeps_its_task_for_whoever_waits(delivery
     assert told in str(caught.value)
     assert caught.value.task.task_id
     assert len(caught.value.task.fingerprint) == 64
+
+
+DRAFT = Draft({"id": "next", "task": "echo"}, [], {"input": 1}, {}, priority=None, routing_key=None)
+
+
+@pytest.mark.parametrize(
+    ("asked", "found"), [(None, "work_queue"), ("work_queue", "work_queue"), ("work_queue.gpu",) * 2]
+)
+def test_what_follows_waits_where_work_may(asked: str | None, found: str) -> None:
+    assert READER.from_draft(replace(DRAFT, routing_key=asked), trace_id="0" * 32, parent="own").queue == found
+
+
+@pytest.mark.parametrize(
+    "key", ["dlx_queue", "amq.x", "celery", "work_queue.", "work_queue.G", "work_queue." + "q" * 255]
+)
+def test_what_follows_is_refused_a_queue_that_is_none_for_work(key: str) -> None:
+    with pytest.raises(MalformedMessage, match="no queue for work"):
+        READER.from_draft(replace(DRAFT, routing_key=key), trace_id="0" * 32, parent="own")
