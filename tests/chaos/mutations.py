@@ -49,6 +49,8 @@ MUTATIONS = (
         (
             "tests/unit/test_agent_settles_first.py::test_a_message_is_kept_until_the_end_is_written_down",
             "tests/unit/test_agent_settles_first.py::test_a_failure_is_dead_lettered_after_its_end_is_written_down",
+            "tests/e2e/test_guarantee_04_ledger_away.py"
+            "::test_while_postgres_is_away_agents_finish_and_keep_what_runs_and_begin_nothing",
         ),
     ),
     Mutation(
