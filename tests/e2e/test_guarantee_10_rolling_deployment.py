@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from click.testing import CliRunner
 
+from chiffon.cli import main
 from tests.e2e.agents import Agents
 from tests.e2e.api_process import Apis
 from tests.e2e.diary import Diary
@@ -16,6 +18,9 @@ from tests.e2e.waiting import eventually
 
 pytest_plugins = ("tests.e2e.fixtures",)
 pytestmark = pytest.mark.e2e
+
+FIRST = "0001"
+"""The oldest revision of the ledger."""
 
 OLD, NEW = "tests.e2e.deployments.old", "tests.e2e.deployments.new"
 
@@ -86,3 +91,19 @@ def test_an_old_agent_and_an_old_api_can_be_restarted_after_a_newer_version_has_
 
     api.wait_for(task_id, "completed")
     assert diary.task_ids() == [task_id]
+
+
+def test_migrations_go_down_and_up_again_while_work_runs_and_cost_nothing(
+    api: HttpClient, agents: Agents, diary: Diary, ledger: LedgerReader
+) -> None:
+    agents.start_team("first", "second", concurrency=2)
+    with SteadyLoad(api, "test.append", diary.parameters(seconds=0.1)) as load:
+        eventually("work to be under way", lambda: len(diary.entries()) >= 5)
+        for step in ("downgrade", FIRST), ("upgrade",):
+            said = CliRunner(env={"CHIFFON_DATABASE_URL": ledger.url}).invoke(main, ["db", *step])
+            assert said.exit_code == 0, said.output
+            since = len(load.accepted)
+            eventually("the load to go on", lambda since=since: len(load.accepted) >= since + 20)
+
+    eventually("everything to be done", lambda: ledger.statuses() == {"completed": len(load.accepted)})
+    assert diary.has_each_once(load.accepted)
