@@ -72,6 +72,54 @@ def test_what_waits_and_what_runs_is_done_once_though_the_broker_is_wiped_empty_
     assert lost, "nothing had to be rung again: the broker was not wiped under load"
 
 
+@pytest.mark.parametrize("signal", ["SIGKILL", "SIGTERM"])
+def test_a_broker_that_is_killed_or_restarted_under_load_neither_loses_nor_doubles(
+    signal: str, mortal_broker: BrokerNode, load: SteadyLoad, ledger: LedgerReader, diary: Diary
+) -> None:
+    with load:
+        eventually("a backlog", lambda: ledger.statuses().get("queued", 0) >= 15 and len(diary.entries()) >= 5)
+        mortal_broker.kill(signal)
+        since = len(load.accepted)
+        eventually("more to be accepted meanwhile", lambda: len(load.accepted) >= since + 5)
+        mortal_broker.restart()
+        done = len(diary.entries())
+        eventually("the work to go on", lambda: len(diary.entries()) >= done + 5)
+
+    assert_each_was_done_once(load, ledger, diary)
+
+
+def test_a_wipe_at_rest_is_found_out_without_any_further_dispatch(
+    perishable_broker: BrokerNode,
+    rabbitmq: PrivateRabbitMQ,
+    api: HttpClient,
+    agents: Agents,
+    ledger: LedgerReader,
+    diary: Diary,
+) -> None:
+    agents.start("busy", concurrency=1, lost_after=LOST_AFTER)
+    accepted = api.dispatch_many([("test.append", diary.parameters(seconds=3))] * 4)
+    eventually("one to run, and the rest to wait", lambda: ledger.statuses() == {"running": 1, "queued": 3})
+
+    rabbitmq.wipe()
+    rabbitmq.start()
+
+    eventually("everything to be done", lambda: ledger.statuses() == {"completed": 4}, within=60)
+    assert diary.has_each_once(accepted)
+
+
+def test_nothing_is_taken_for_lost_that_only_waits_for_its_turn(
+    api: HttpClient, agents: Agents, ledger: LedgerReader, diary: Diary
+) -> None:
+    agents.start("busy", concurrency=1, lost_after=LOST_AFTER)
+    slow = ("test.append", diary.parameters(seconds=1))
+
+    accepted = api.dispatch_many([slow] * 4 * LOST_AFTER)
+
+    eventually("everything to be done", lambda: ledger.statuses() == {"completed": len(accepted)}, within=60)
+    assert ledger.rows("SELECT 1 FROM task_history WHERE detail = 'its message was lost'") == []
+    assert ledger.rows("SELECT DISTINCT give_backs FROM tasks") == [{"give_backs": 0}]
+
+
 def test_a_broker_that_hangs_under_load_delays_and_neither_loses_nor_doubles(
     mortal_broker: BrokerNode, rabbitmq: PrivateRabbitMQ, load: SteadyLoad, ledger: LedgerReader, diary: Diary
 ) -> None:
