@@ -204,3 +204,19 @@ def test_an_agent_with_threads_ends_over_a_run_that_has_become_somebody_elses(
     assert first.container.exit_code == os.EX_TEMPFAIL
     assert diary.notes(task_id) == ["begun", "begun", "ended"]
     assert ledger.outcomes(task_id) == ["agent_lost", "completed"]
+
+
+def test_an_agent_that_stands_still_for_a_moment_keeps_its_run(
+    api: HttpClient, agents: Agents, diary: Diary, ledger: LedgerReader
+) -> None:
+    holder = agents.start("holder", offline_after=6)
+    task_id = begin_a_run(api, diary, seconds=8)
+    agents.start("idle", offline_after=6)
+
+    holder.container.pause()
+    always("the run", lambda: ledger.outcomes(task_id) == [None], during=1.5)
+    holder.container.resume()
+
+    eventually("the run to be settled", lambda: ledger.statuses() == {"completed": 1})
+    assert ledger.outcomes(task_id) == ["completed"]
+    assert diary.notes(task_id) == ["begun", "ended"]
