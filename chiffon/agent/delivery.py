@@ -49,11 +49,13 @@ class Delivery:
         if self._leave():
             self._receipts.done(self.message.delivery_tag)
 
-    def dead_letter(self, *_: Any) -> None:
-        """It goes to `dlx_queue`."""
-        if self._leave():
-            self._reject(requeue=False)
-            self.hearing.want()
+    def dead_letter(self, *_: Any) -> bool:
+        """It goes to `dlx_queue`, if there is still anything to reject; whether there was."""
+        if not self._leave():
+            return False
+        self._reject(requeue=False)
+        self.hearing.want()
+        return True
 
     def put_back(self) -> None:
         """It goes back to its queue, to its old place, for an agent that has a slot for it."""

@@ -26,6 +26,11 @@ class Incident:
     ended: float | None = None
     happened: bool = True
 
+    @property
+    def seconds(self) -> float:
+        """How long it lasted."""
+        return float("inf") if self.ended is None else self.ended - self.began
+
     def touches(self, start: float, end: float, *, slack: float = 0.0) -> bool:
         """Whether it was going on at some moment between the two, or up to ``slack`` seconds before."""
         over = float("inf") if self.ended is None else self.ended

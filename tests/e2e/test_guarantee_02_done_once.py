@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+
+import psutil
 import pytest
 
+from chiffon.devstack.guardian import lives
 from chiffon.devstack.postgres import PrivatePostgres
-from tests.chaos.relay import Relays
+from tests.chaos.relay import Relay, Relays
 from tests.e2e.agents import Agents
 from tests.e2e.diary import Diary
 from tests.e2e.http_client import HttpClient
@@ -17,6 +24,9 @@ from tests.proxy import Proxy, through
 
 pytest_plugins = ("tests.e2e.fixtures",)
 pytestmark = pytest.mark.e2e
+
+TOLD_WITHIN = 8.0
+"""Seconds within which a run that became somebody else's is stopped, once its agent can reach the ledger again."""
 
 
 def begin_a_run(api: HttpClient, diary: Diary, seconds: float) -> str:
@@ -107,5 +117,106 @@ def test_work_whose_broker_connection_drops_goes_on_and_is_not_run_beside_itself
         proxy.cut()
 
         eventually("the run to be settled", lambda: ledger.statuses() == {"completed": 1})
+    assert ledger.outcomes(task_id) == ["completed"]
+    assert diary.notes(task_id) == ["begun", "ended"]
+
+
+@contextlib.contextmanager
+def cut_off(agent: AgentNode, relay: Relay) -> Iterator[None]:
+    """Its way to the ledger carries nothing."""
+    relay.fall_silent(True)
+    try:
+        yield
+    finally:
+        relay.fall_silent(False)
+
+
+@contextlib.contextmanager
+def stopped(agent: AgentNode, relay: Relay) -> Iterator[None]:
+    """It does nothing at all."""
+    agent.container.pause()
+    try:
+        yield
+    finally:
+        agent.container.resume()
+
+
+Interruption = Callable[[AgentNode, Relay], AbstractContextManager[None]]
+
+
+@pytest.fixture
+def relay(relays: Relays, postgres: PrivatePostgres) -> Relay:
+    """Stands before Postgres."""
+    return relays.before("127.0.0.1", postgres.port)
+
+
+def begin_a_long_run(api: HttpClient, diary: Diary) -> tuple[str, psutil.Process]:
+    """Dispatch a run whose first attempt takes half a minute; its task, and the process that it is in."""
+    task_id = api.dispatch("test.run_long_at_first", {"path": str(diary.path), "seconds": 30})
+    eventually("the run to be under way", lambda: diary.notes(task_id) == ["begun"])
+    return task_id, psutil.Process(diary.entries(task_id)[0].pid)
+
+
+@pytest.mark.parametrize("interrupted", [cut_off, stopped])
+def test_a_run_that_has_become_somebody_elses_is_stopped_as_soon_as_its_agent_is_back(
+    interrupted: Interruption,
+    stack: StackUnderTest,
+    relay: Relay,
+    api: HttpClient,
+    agents: Agents,
+    diary: Diary,
+    ledger: LedgerReader,
+) -> None:
+    first = agents.start("first", pool="prefork", database_url=through(relay.port, stack.ledger_url))
+    task_id, runner = begin_a_long_run(api, diary)
+    heir = agents.start("heir")
+
+    with interrupted(first, relay):
+        eventually("an heir to do it", lambda: ledger.outcomes(task_id) == ["agent_lost", "completed"])
+        assert lives(runner)
+
+    eventually("the first run to be stopped", lambda: not lives(runner), within=TOLD_WITHIN)
+    assert diary.notes(task_id) == ["begun", "begun", "ended"]
+    assert ledger.outcomes(task_id) == ["agent_lost", "completed"]
+    heir.kill()
+    assert api.wait_for(api.dispatch("echo", {"input": 1}), "completed")["agent_id"] == first.agent_id
+
+
+@pytest.mark.parametrize("interrupted", [cut_off, stopped])
+def test_an_agent_with_threads_ends_over_a_run_that_has_become_somebody_elses(
+    interrupted: Interruption,
+    stack: StackUnderTest,
+    relay: Relay,
+    api: HttpClient,
+    agents: Agents,
+    diary: Diary,
+    ledger: LedgerReader,
+) -> None:
+    first = agents.start("first", pool="threads", database_url=through(relay.port, stack.ledger_url))
+    task_id, _ = begin_a_long_run(api, diary)
+    agents.start("heir")
+
+    with interrupted(first, relay):
+        eventually("an heir to do it", lambda: ledger.outcomes(task_id) == ["agent_lost", "completed"])
+        assert first.container.exit_code is None
+
+    eventually("it to end", lambda: first.container.exit_code is not None, within=TOLD_WITHIN)
+    assert first.container.exit_code == os.EX_TEMPFAIL
+    assert diary.notes(task_id) == ["begun", "begun", "ended"]
+    assert ledger.outcomes(task_id) == ["agent_lost", "completed"]
+
+
+def test_an_agent_that_stands_still_for_a_moment_keeps_its_run(
+    api: HttpClient, agents: Agents, diary: Diary, ledger: LedgerReader
+) -> None:
+    holder = agents.start("holder", offline_after=6)
+    task_id = begin_a_run(api, diary, seconds=8)
+    agents.start("idle", offline_after=6)
+
+    holder.container.pause()
+    always("the run", lambda: ledger.outcomes(task_id) == [None], during=1.5)
+    holder.container.resume()
+
+    eventually("the run to be settled", lambda: ledger.statuses() == {"completed": 1})
     assert ledger.outcomes(task_id) == ["completed"]
     assert diary.notes(task_id) == ["begun", "ended"]

@@ -7,11 +7,13 @@ from signal import SIGTERM
 
 import pytest
 
+from chiffon.devstack.rabbitmq import PrivateRabbitMQ
 from tests.e2e.agents import Agents
+from tests.e2e.broker_reader import unacknowledged
 from tests.e2e.diary import Diary
 from tests.e2e.http_client import HttpClient
 from tests.e2e.ledger_reader import LedgerReader
-from tests.e2e.nodes import AgentNode
+from tests.e2e.nodes import AgentNode, BrokerNode
 from tests.e2e.waiting import eventually
 
 pytest_plugins = ("tests.e2e.fixtures",)
@@ -42,6 +44,31 @@ def test_the_work_of_an_agent_that_is_killed_is_started_by_a_living_one_within_f
     task_id = api.dispatch("test.append_slow_at_first", {"path": str(diary.path)})
     eventually("the run to be under way", diary.entries)
     heir = agents.start("heir", heartbeat_seconds=60, offline_after=180)
+
+    died_at = ledger.now()
+    doomed.kill()
+
+    api.wait_for(task_id, "completed")
+    first, second = ledger.executions(task_id)
+    assert (first["outcome"], second["agent_id"]) == ("agent_lost", heir.agent_id)
+    assert second["started_at"] - died_at <= DEADLINE
+    assert [entry.attempt for entry in diary.entries(task_id)] == [1, 2]
+
+
+def test_work_whose_message_was_acknowledged_long_ago_is_started_as_soon_though_nothing_comes_again(
+    mortal_broker: BrokerNode,
+    rabbitmq: PrivateRabbitMQ,
+    api: HttpClient,
+    agents: Agents,
+    diary: Diary,
+    ledger: LedgerReader,
+) -> None:
+    doomed = agents.start("doomed", ack_after=1, heartbeat_seconds=60, offline_after=180)
+    task_id = api.dispatch("test.append_slow_at_first", {"path": str(diary.path)})
+    eventually("the run to be under way", diary.entries)
+    heir = agents.start("heir", heartbeat_seconds=60, offline_after=180)
+    eventually("its message to be acknowledged", lambda: unacknowledged(rabbitmq, mortal_broker.url) == 0)
+    assert ledger.outcomes(task_id) == [None]
 
     died_at = ledger.now()
     doomed.kill()

@@ -12,6 +12,7 @@ import pytest
 from chiffon.devstack.postgres import PrivatePostgres
 from chiffon.devstack.rabbitmq import PrivateRabbitMQ
 from tests.e2e.agents import Agents
+from tests.e2e.broker_reader import unacknowledged
 from tests.e2e.diary import Diary
 from tests.e2e.http_client import HttpClient
 from tests.e2e.ledger_reader import LedgerReader
@@ -49,14 +50,6 @@ def hanging(postgres: PrivatePostgres) -> Iterator[None]:
         yield
     finally:
         postgres.resume()
-
-
-def unacknowledged(rabbitmq: PrivateRabbitMQ, url: str) -> int:
-    """How many messages of `work_queue` agents have in hand."""
-    said = rabbitmq.ctl(
-        "list_queues", "--no-table-headers", "-p", url.rpartition("/")[2], "name", "messages_unacknowledged"
-    )
-    return next(int(line.split()[1]) for line in said.splitlines() if line.startswith("work_queue"))
 
 
 Outage = Callable[[PrivatePostgres], AbstractContextManager[None]]

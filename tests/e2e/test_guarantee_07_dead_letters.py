@@ -16,6 +16,7 @@ from chiffon.devstack.rabbitmq import PrivateRabbitMQ
 from tests.chaos.relay import Relay, Relays
 from tests.e2e.agents import Agents
 from tests.e2e.api_process import Apis
+from tests.e2e.broker_reader import unacknowledged
 from tests.e2e.diary import Diary
 from tests.e2e.http_client import HttpClient
 from tests.e2e.ledger_reader import LedgerReader
@@ -61,6 +62,28 @@ def test_the_dead_letter_of_an_agent_that_dies_between_commit_and_reject_arrives
     assert diary.notes() == ["begun"]
     assert api.post("/dead-letters/discard", {"all": True}).json()["discarded"] == 1
     assert amqp_client.ready("dlx_queue") == 0
+
+
+def test_a_failure_whose_message_was_acknowledged_before_it_has_one_dead_letter_all_the_same(
+    mortal_broker: BrokerNode,
+    rabbitmq: PrivateRabbitMQ,
+    api: HttpClient,
+    agents: Agents,
+    diary: Diary,
+    ledger: LedgerReader,
+) -> None:
+    agents.start(ack_after=1)
+    task_id = api.dispatch("test.fail_after", {"path": str(diary.path), "seconds": 8})
+    eventually("the run to be under way", diary.entries)
+    eventually("its message to be acknowledged", lambda: unacknowledged(rabbitmq, mortal_broker.url) == 0)
+    assert ledger.outcomes(task_id) == [None]
+
+    api.wait_for(task_id, "failed")
+
+    eventually("the debt to be cleared", lambda: not ledger.task(task_id)["dead_letter_owed"])  # type: ignore[index]
+    eventually("the letter", lambda: api.get("/dead-letters")["items"])
+    always("it", lambda: [one["task_id"] for one in api.get("/dead-letters")["items"]] == [task_id], during=3)
+    assert diary.notes() == ["begun"]
 
 
 @pytest.fixture

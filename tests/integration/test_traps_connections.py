@@ -9,6 +9,7 @@ import pytest
 from chiffon.devstack.rabbitmq import PrivateRabbitMQ
 from tests.desk import Desk
 from tests.e2e.agents import Agents
+from tests.e2e.broker_reader import unacknowledged
 from tests.e2e.diary import Diary
 from tests.e2e.nodes import BrokerNode
 from tests.e2e.raw_amqp import RawAmqp
@@ -93,4 +94,28 @@ def test_work_longer_than_the_brokers_patience_ends_a_stock_worker_and_is_done_b
     assert [entry.note for entry in diary.entries(task_id)] == ["began", "done"]
     assert desk.outcomes(task_id) == ["completed"]
     assert agent.logs().count(" ready.") == 1, "its channel was never closed"
+    assert amqp_client.ready("work_queue") == amqp_client.ready("dlx_queue") == 0
+
+
+def test_a_message_that_the_broker_takes_back_for_its_age_rings_for_a_run_that_goes_on_alone(
+    impatient: PrivateRabbitMQ, agents: Agents, desk: Desk, diary: Diary, amqp_client: RawAmqp
+) -> None:
+    team = agents.start_team("first", "second", concurrency=2, ack_after=600, **DEEDS)
+    task_id = desk.place("trap.sign", {"path": str(diary.path), "seconds": 20})
+    eventually("the run to be under way", lambda: diary.notes(task_id) == ["began"])
+    (run,) = desk.reader.executions(task_id)
+    holder = next(agent for agent in team if agent.agent_id == run["agent_id"])
+
+    eventually("the broker to close its channel", lambda: "PRECONDITION_FAILED" in holder.logs())
+    eventually("both to consume", lambda: amqp_client.consumers("work_queue") == len(team))
+    eventually("its message to be dealt with", lambda: unacknowledged(impatient, amqp_client.url) == 0)
+    assert diary.notes(task_id) == ["began"], "the run was over before the message came again"
+
+    desk.wait_for(task_id, "completed")
+    together = desk.place_all("trap.sign", [{"path": str(diary.path), "seconds": 1}] * 4)
+    for later in together:
+        desk.wait_for(later, "completed")
+    assert {desk.reader.executions(later)[0]["agent_id"] for later in together} == {a.agent_id for a in team}
+    assert diary.notes(task_id) == ["began", "done"]
+    assert desk.outcomes(task_id) == ["completed"]
     assert amqp_client.ready("work_queue") == amqp_client.ready("dlx_queue") == 0

@@ -131,3 +131,10 @@ def test_a_message_that_was_answered_early_is_not_answered_again(verdict: Verdic
     run = Run(verdict)
     run.request.acknowledge()
     assert run.settled(Recorded("completed", owes_dead_letter=False, fresh=True)) == ["acknowledged"]
+
+
+def test_a_dead_letter_whose_message_was_answered_early_stays_owed() -> None:
+    run = Run(Failed(WorkError("Fail", "no")))
+    run.request.acknowledge()
+    assert run.settled(Recorded("failed", owes_dead_letter=True, fresh=True)) == ["acknowledged"]
+    assert not any(isinstance(command, Paid) for command in run.books.commands)

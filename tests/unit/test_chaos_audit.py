@@ -173,9 +173,25 @@ def test_a_run_beside_another_is_doubled() -> None:
     assert faults(beside()) == {"doubled", "wrong"}
 
 
-@pytest.mark.parametrize("kind", ["agent_stop", "silence", "refuse"])
-def test_a_run_beside_one_whose_agent_was_cut_off_is_excused(kind: str) -> None:
-    assert audit(beside(incidents=[incident(kind, "ash", 101.2, 103.2, "postgres")])) == []
+@pytest.mark.parametrize(("kind", "until"), [("agent_stop", 106.5), ("silence", 103.2), ("refuse", 103.2)])
+def test_a_run_beside_one_whose_agent_was_cut_off_is_excused(kind: str, until: float) -> None:
+    assert audit(beside(incidents=[incident(kind, "ash", 101.2, until, "postgres")])) == []
+
+
+@pytest.mark.parametrize("kind", ["postgres_restart", "postgres_stop"])
+def test_a_short_stop_is_an_excuse_where_postgres_was_away_a_moment_before(kind: str) -> None:
+    stop = incident("agent_stop", "ash", 101.2, 103.2)
+    assert audit(beside(incidents=[stop, incident(kind, "postgres", 99.0, 101.0)])) == []
+    assert "doubled" in faults(beside(incidents=[stop, incident(kind, "postgres", 80.0, 81.0)]))
+
+
+@pytest.mark.parametrize(("until", "faults_found"), [(103.2, {"wrong"}), (106.0, {"wrong"}), (106.5, set())])
+def test_work_is_taken_from_an_agent_that_is_stopped_only_when_that_is_for_long(
+    until: float, faults_found: set[str]
+) -> None:
+    executions = [replace(EXECUTED, outcome="agent_lost"), replace(EXECUTED, execution=2, claimed_at=102.0)]
+    found = evidence(executions={"t1": executions}, incidents=[incident("agent_stop", "ash", 101.2, until)])
+    assert {finding.fault for finding in audit(found) if "was taken from" in finding.says} == faults_found
 
 
 @pytest.mark.parametrize(
@@ -186,6 +202,7 @@ def test_a_run_beside_one_whose_agent_was_cut_off_is_excused(kind: str) -> None:
         incident("postgres_restart", "postgres", 101.2, 103.2),
         incident("cut", "ash", 101.2, 101.2, "postgres"),
         incident("agent_stop", "ash", 90.0, 91.0),
+        incident("agent_stop", "ash", 101.2, 103.2),
     ],
     ids=str,
 )

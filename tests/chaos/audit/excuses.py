@@ -5,6 +5,7 @@ from __future__ import annotations
 from tests.chaos.evidence import Evidence, Execution
 from tests.chaos.incidents import Incident
 from tests.chaos.plan import CONTENTS, THREADED
+from tests.chaos.stand import HEARTBEAT, OFFLINE_AFTER
 
 PUBLISHERS = frozenset({"chaos.chain", "chaos.chord"})
 """Work that publishes in its middle, and so needs the broker as well."""
@@ -15,6 +16,9 @@ _GIVEN_UP = "code 75"
 _GIVES_UP_WITHIN = 45.0
 _BACK_WITHIN = 5.0
 """Seconds within which an agent has its session again, once Postgres is back."""
+
+_STANDS_STILL_FOR = OFFLINE_AFTER - HEARTBEAT
+"""Seconds for which an agent may be stopped and is not taken for dead: it may have been about to say that it lives."""
 
 _SEEN_WITHIN = 20.0
 """Seconds until its end is seen: nobody looks while a fault has it."""
@@ -36,8 +40,10 @@ def no_broker(evidence: Evidence, execution: Execution) -> bool:
 
 
 def severed(evidence: Evidence, program: str, start: float, end: float, *, slack: float = 0.0) -> list[Incident]:
-    """What kept a program from the ledger, or from going on at all, for longer than a moment, between two moments."""
-    found = evidence.incidents_of(program, {"agent_kill", "agent_stop", "exit"}, start, end, slack=slack)
+    """What kept a program from the ledger, or from going on at all, for longer than it may, between two moments."""
+    found = evidence.incidents_of(program, {"agent_kill", "exit"}, start, end, slack=slack)
+    stops = evidence.incidents_of(program, {"agent_stop"}, start, end, slack=slack)
+    found += [i for i in stops if i.seconds > _STANDS_STILL_FOR]
     ways = evidence.incidents_of(program, {"refuse", "silence", "half_open"}, start, end, slack=slack)
     found += [i for i in ways if "postgres" in i.detail]
     return found + _slow_to_return(evidence, program, start, end, slack)
@@ -57,19 +63,19 @@ def said_goodbye(evidence: Evidence, program: str, execution: Execution) -> bool
 
 
 def _slow_to_return(evidence: Evidence, program: str, start: float, end: float, slack: float) -> list[Incident]:
-    """Where its session broke while the way to Postgres was slow: a new one takes a dozen round trips.
+    """Where its session broke, or was no use, while the way to Postgres was slow or it stood still itself.
 
-    (That alone is more than the grace of two seconds. A session that is there stays, however slow.)
+    A new session takes a dozen round trips: over a slow way that alone is more than the grace of two seconds. (A
+    session that is there stays, however slow.)
     """
-    slow = evidence.incidents_of(program, {"delay"}, start, end, slack=slack)
     own = evidence.incidents_of(program, {"cut", "swallow_commit"}, start, end, slack=slack)
     breaks = [i for i in own if i.kind != "cut" or "postgres" in i.detail]
     breaks += [i for i in evidence.incidents if i.kind in {"postgres_kill", "postgres_restart"}]
-    return [
-        i
-        for i in slow
-        if "postgres" in i.detail and any(b.touches(i.began, i.ended or end, slack=_BACK_WITHIN) for b in breaks)
-    ]
+    hangs = [i for i in evidence.incidents if i.kind == "postgres_stop"]
+    slow = evidence.incidents_of(program, {"delay"}, start, end, slack=slack)
+    stops = evidence.incidents_of(program, {"agent_stop"}, start, end, slack=slack)
+    causes = [(i, breaks) for i in slow if "postgres" in i.detail] + [(i, breaks + hangs) for i in stops]
+    return [i for i, of in causes if any(b.touches(i.began, i.ended or end, slack=_BACK_WITHIN) for b in of)]
 
 
 def disturbed(evidence: Evidence, agent: str, execution: Execution) -> bool:

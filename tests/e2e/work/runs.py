@@ -22,6 +22,12 @@ def run(context: WorkContext, path: str, seconds: float = 0.0) -> dict[str, Any]
     return {"pid": os.getpid()}
 
 
+@work("test.run_long_at_first", timeout=120)
+def run_long_at_first(context: WorkContext, path: str, seconds: float) -> dict[str, Any]:
+    """As `test.run`, but the first attempt alone takes that long."""
+    return run(context, path, seconds if context.attempt == 1 else 0.0)
+
+
 @work("test.run_until_asked", timeout=120)
 def run_until_asked(context: WorkContext, path: str) -> None:
     """Work until it is asked to stop, and write that down."""
