@@ -144,3 +144,25 @@ def test_a_member_that_ends_by_other_hands_calls_each_errback_once_and_fails_the
     always("each", lambda: written() == once, during=3)
     assert canvas.app.AsyncResult(BODY).state == "FAILURE"
     assert {run["outcome"] for run in ledger.rows("SELECT outcome FROM executions")}.isdisjoint({None})
+
+
+@pytest.mark.parametrize("how", ["over its limit", "with its process"])
+def test_a_member_whose_end_its_agent_has_to_write_calls_each_errback_once_and_fails_the_body_once(
+    how: str, agents: Agents, canvas: CanvasClient, diary: Diary, ledger: LedgerReader
+) -> None:
+    agents.start(pool="prefork", concurrency=3, max_crashes=MAX_CRASHES)
+    ends_badly, end, note = {
+        "over its limit": (canvas.run(60).set(time_limit=1), "timed_out", "begun"),
+        "with its process": (canvas.die("SIGKILL"), "dead_lettered", "SIGKILL"),
+    }[how]
+    in_chain, in_chord = (ends_badly.clone().set(task_id=task_id) for task_id in MEMBERS)
+    chain(in_chain, canvas.append("next")).apply_async(link_error=canvas.append("errback of the chain"))
+    body = canvas.append("body").set(task_id=BODY, link_error=[canvas.append("errback of the body")])
+    chord([canvas.append("part"), in_chord])(body)
+
+    for task_id in MEMBERS:
+        eventually("its end", lambda task_id=task_id: (ledger.task(task_id) or {}).get("status") == end)
+    once = {note: 2, "part": 1, "errback of the chain": 1, "errback of the body": 1}
+    eventually("both errbacks", lambda: Counter(diary.notes()) == once)
+    always("each", lambda: Counter(diary.notes()) == once, during=3)
+    assert canvas.app.AsyncResult(BODY).state == "FAILURE"
