@@ -28,6 +28,10 @@ class CanvasClient:
         """A `test.run`."""
         return self._signature("test.run", seconds=seconds)
 
+    def die(self, how: str) -> Signature:
+        """A `test.die`."""
+        return self._signature("test.die", how=how)
+
     def _signature(self, name: str, **parameters: Any) -> Signature:
         parameters["path"] = str(self._diary.path)
         return self.app.signature(name, kwargs=parameters, immutable=True, options=dict(WORK))

@@ -29,6 +29,14 @@ TOLD_WITHIN = 8.0
 """Seconds within which a run that became somebody else's is stopped, once its agent can reach the ledger again."""
 
 
+LOCK = """
+SELECT incarnation, l.pid AS session
+  FROM agents JOIN pg_locks l ON l.locktype = 'advisory' AND l.granted AND l.objid::bigint = incarnation
+ WHERE l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+"""
+"""The lock that proves that an agent lives, and the session of the server that holds it."""
+
+
 def begin_a_run(api: HttpClient, diary: Diary, seconds: float) -> str:
     """Dispatch a run that takes so long, and return its task once it is under way."""
     task_id = api.dispatch("test.run", {"path": str(diary.path), "seconds": seconds})
@@ -218,5 +226,33 @@ def test_an_agent_that_stands_still_for_a_moment_keeps_its_run(
     holder.container.resume()
 
     eventually("the run to be settled", lambda: ledger.statuses() == {"completed": 1})
+    assert ledger.outcomes(task_id) == ["completed"]
+    assert diary.notes(task_id) == ["begun", "ended"]
+
+
+def test_an_agent_lives_by_its_direct_way_to_the_ledger_and_by_no_other(
+    stack: StackUnderTest,
+    postgres: PrivatePostgres,
+    relays: Relays,
+    api: HttpClient,
+    agents: Agents,
+    diary: Diary,
+    ledger: LedgerReader,
+) -> None:
+    pooled, direct = (relays.before("127.0.0.1", postgres.port) for _ in range(2))
+    agent = agents.start(
+        database_url=through(pooled.port, stack.ledger_url), database_direct_url=through(direct.port, stack.ledger_url)
+    )
+    task_id = begin_a_run(api, diary, seconds=8)
+    (lock,) = ledger.rows(LOCK)
+
+    pooled.refuse(True)  # as if the pooler were restarted, or gave its backends to others
+    always("the lock", lambda: ledger.rows(LOCK) == [lock], during=4)
+    assert "agent_rejoined" not in agent.logs()
+    direct.cut()
+    eventually("it to lock again", lambda: agent.log_lines(mentioning='"agent_rejoined"'))
+    (again,) = ledger.rows(LOCK)
+    assert (again["incarnation"], again["session"] != lock["session"]) == (lock["incarnation"], True)
+    api.wait_for(task_id, "completed")
     assert ledger.outcomes(task_id) == ["completed"]
     assert diary.notes(task_id) == ["begun", "ended"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from functools import partial
 from signal import SIGTERM
 
 import pytest
@@ -21,6 +22,10 @@ pytestmark = pytest.mark.e2e
 
 DEADLINE = timedelta(seconds=5)
 """From the death of an agent to the start of its work by another, by the guarantee; all times are the product's own."""
+
+KILLED, RAISED = ("WorkerLostError", "the process that ran it died: "), ("ProcessKilled", "the work raised ")
+REASONS = {"SIGKILL": KILLED, "segfault": KILLED, "os._exit": KILLED, "sys.exit": RAISED, "MemoryError": RAISED}
+"""The ways in which work takes its process along: what its task's error is then, and how that begins."""
 
 
 def begin_a_run(api: HttpClient, diary: Diary, seconds: float) -> str:
@@ -84,19 +89,52 @@ def test_work_that_takes_its_process_along_is_dead_lettered_and_costs_its_neighb
     api: HttpClient, agents: Agents, diary: Diary, ledger: LedgerReader
 ) -> None:
     agent = agents.start(pool="prefork")
-    ways = ("SIGKILL", "segfault", "os._exit", "sys.exit", "MemoryError")
-    deadly = {api.dispatch("test.die", {"path": str(diary.path), "how": how}, priority=5): how for how in ways}
+    deadly = {api.dispatch("test.die", {"path": str(diary.path), "how": how}, priority=5): how for how in REASONS}
     harmless = api.dispatch_many([("test.append", diary.parameters("harmless"))] * 5)
 
     for task_id, how in deadly.items():
         task = api.wait_for(task_id, "dead_lettered")
         assert diary.notes(task_id) == [how] * 3
         assert [run["outcome"] for run in task["executions"]] == ["crashed"] * 3
+        error, begins = REASONS[how]
+        assert task["error"]["type"] == error
+        assert task["error"]["message"].startswith(begins)
     for task_id in harmless:
         api.wait_for(task_id, "completed")
         assert diary.notes(task_id) == ["harmless"]
         assert_given_back_uncounted(ledger, task_id)
     assert agent.container.status == "running"
+    eventually("their letters", lambda: {one["task_id"] for one in api.get("/dead-letters")["items"]} == set(deadly))
+
+
+def test_work_that_takes_its_agent_along_is_dead_lettered_with_that_reason_and_no_other_agent_dies_of_it(
+    api: HttpClient, agents: Agents, diary: Diary, ledger: LedgerReader
+) -> None:
+    """For it may be to blame for three times as many deaths of agents as of processes, once it is known to begin."""
+    deadly = api.dispatch("test.kill_agent", {"path": str(diary.path)})
+
+    def died_or_was_spared(agent: AgentNode) -> bool:
+        return agent.container.exit_code is not None or api.task(deadly)["status"] == "dead_lettered"
+
+    lives: list[AgentNode] = []
+    while api.task(deadly)["status"] != "dead_lettered" and len(lives) < 8:
+        lives.append(agents.launch(f"life{len(lives)}", pool="prefork", max_crashes=1, takeover_grace=1))
+        eventually("it to die, or not", partial(died_or_was_spared, lives[-1]))
+    *dead, survivor = lives
+
+    task = api.wait_for(deadly, "dead_lettered")
+    row = ledger.task(deadly)
+    assert row is not None
+    assert (row["agent_deaths"], row["crashes"]) == (3, 0)
+    assert len(dead) == len(diary.entries(deadly)), "it was run by no other"
+    assert [run["outcome"] for run in task["executions"]] == ["agent_lost"] * len(dead)
+    assert task["error"]["type"] == "AgentLost"
+    assert task["error"]["message"] == f"the agent {dead[-1].agent_id} died while it held the task"
+    (letter,) = eventually("the letter", lambda: api.get("/dead-letters")["items"])
+    assert (letter["task_id"], letter["reason"]) == (deadly, task["error"]["message"])
+    harmless = api.wait_for(api.dispatch("test.append", diary.parameters("harmless")), "completed")
+    assert (harmless["agent_id"], harmless["attempts"]) == (survivor.agent_id, 1)
+    assert survivor.container.exit_code is None
 
 
 def test_an_agent_that_is_told_to_end_finishes_what_runs_and_takes_nothing_new(

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 
 import pytest
-from celery import chain, chord
+from celery import chain, chord, group
 from celery.canvas import Signature
 
 from chiffon.devstack.rabbitmq import PrivateRabbitMQ
@@ -27,6 +27,7 @@ pytest_plugins = ("tests.e2e.fixtures",)
 pytestmark = pytest.mark.e2e
 
 IN_CHAIN, IN_CHORD = MEMBERS = ("member-of-the-chain", "member-of-the-chord")
+LINKED, IN_GROUP = "has-a-link", "member-of-the-group"
 BODY = "body-of-the-chord"
 MAX_CRASHES = 1
 
@@ -50,23 +51,26 @@ def test_an_agent_that_dies_between_settling_and_acknowledging_takes_no_step_alo
     ledger: LedgerReader,
 ) -> None:
     relay = relays.before("127.0.0.1", rabbitmq.port)
-    doomed = agents.start("doomed", concurrency=3, broker_url=through(relay.port, mortal_broker.url))
+    doomed = agents.start("doomed", concurrency=6, broker_url=through(relay.port, mortal_broker.url))
     chain(canvas.run(2).set(task_id=IN_CHAIN), canvas.append("next")).apply_async()
     chord([canvas.append("part"), canvas.run(2).set(task_id=IN_CHORD)])(canvas.append("body"))
-    eventually("both runs to be under way", lambda: Counter(diary.notes()) == {"begun": 2, "part": 1})
+    canvas.run(2).set(task_id=LINKED).apply_async(link=[canvas.append("link"), canvas.append("other link")])
+    together = group([canvas.append("beside"), canvas.run(2).set(task_id=IN_GROUP)]).apply_async()
+    eventually("all runs to be under way", lambda: Counter(diary.notes()) == {"begun": 4, "part": 1, "beside": 1})
 
     relay.fall_silent(True)  # acknowledgements reach nobody
-    for task_id in MEMBERS:
+    for task_id in (*MEMBERS, LINKED, IN_GROUP):
         eventually("it to be settled", lambda task_id=task_id: ledger.outcomes(task_id) == ["completed"])
     doomed.kill()
     relay.fall_silent(False)
-    eventually("their messages to be back", lambda: amqp_client.ready("work_queue") >= 2)
+    eventually("their messages to be back", lambda: amqp_client.ready("work_queue") >= 4)
     agents.start("heir")
 
-    done = {"begun": 2, "ended": 2, "part": 1, "next": 1, "body": 1}
+    done = {"begun": 4, "ended": 4, "part": 1, "beside": 1, "next": 1, "body": 1, "link": 1, "other link": 1}
     eventually("the steps that follow", lambda: Counter(diary.notes()) == done)
     eventually("all to be settled", lambda: ledger.statuses().keys() == {"completed"})
     always("each step", lambda: Counter(diary.notes()) == done, during=2)
+    assert [one.state for one in together.results] == ["SUCCESS"] * 2
     assert {run["execution"] for run in ledger.rows("SELECT execution FROM executions")} == {1}
 
 
@@ -140,3 +144,25 @@ def test_a_member_that_ends_by_other_hands_calls_each_errback_once_and_fails_the
     always("each", lambda: written() == once, during=3)
     assert canvas.app.AsyncResult(BODY).state == "FAILURE"
     assert {run["outcome"] for run in ledger.rows("SELECT outcome FROM executions")}.isdisjoint({None})
+
+
+@pytest.mark.parametrize("how", ["over its limit", "with its process"])
+def test_a_member_whose_end_its_agent_has_to_write_calls_each_errback_once_and_fails_the_body_once(
+    how: str, agents: Agents, canvas: CanvasClient, diary: Diary, ledger: LedgerReader
+) -> None:
+    agents.start(pool="prefork", concurrency=3, max_crashes=MAX_CRASHES)
+    ends_badly, end, note = {
+        "over its limit": (canvas.run(60).set(time_limit=1), "timed_out", "begun"),
+        "with its process": (canvas.die("SIGKILL"), "dead_lettered", "SIGKILL"),
+    }[how]
+    in_chain, in_chord = (ends_badly.clone().set(task_id=task_id) for task_id in MEMBERS)
+    chain(in_chain, canvas.append("next")).apply_async(link_error=canvas.append("errback of the chain"))
+    body = canvas.append("body").set(task_id=BODY, link_error=[canvas.append("errback of the body")])
+    chord([canvas.append("part"), in_chord])(body)
+
+    for task_id in MEMBERS:
+        eventually("its end", lambda task_id=task_id: (ledger.task(task_id) or {}).get("status") == end)
+    once = {note: 2, "part": 1, "errback of the chain": 1, "errback of the body": 1}
+    eventually("both errbacks", lambda: Counter(diary.notes()) == once)
+    always("each", lambda: Counter(diary.notes()) == once, during=3)
+    assert canvas.app.AsyncResult(BODY).state == "FAILURE"

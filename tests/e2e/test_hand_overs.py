@@ -131,3 +131,25 @@ def test_what_had_ended_is_kept_when_an_agent_is_told_twice_to_end(
         api.wait_for(task_id, "completed")
     assert_done_once(ledger, diary, task_ids)
     assert ledger.outcomes(long)[0] == "given_back"
+
+
+def test_when_their_agent_is_killed_only_the_one_that_had_begun_is_charged_and_all_are_done(
+    agent: AgentNode, agents: Agents, steps: Steps, api: HttpClient, ledger: LedgerReader, diary: Diary
+) -> None:
+    task_ids = steps(20, {3: {"seconds": 5}})
+    long = task_ids.pop(3)
+    begun = "SELECT task_id FROM tasks WHERE status = 'running' AND started_at IS NOT NULL"
+    eventually("it to be seen to run", lambda: [row["task_id"] for row in ledger.rows(begun)] == [long])
+
+    agent.kill()
+
+    agents.start("heir", pool="prefork", takeover_grace=1)
+    for task_id in [*task_ids, long]:
+        api.wait_for(task_id, "completed")
+    assert ledger.outcomes(long) == ["agent_lost", "completed"]
+    assert ledger.task(long)["agent_deaths"] == 1  # type: ignore[index]
+    rows = ledger.rows("SELECT agent_deaths, crashes, give_backs FROM tasks WHERE task_id = ANY(%s)", task_ids)
+    assert [(row["agent_deaths"], row["crashes"]) for row in rows] == [(0, 0)] * len(task_ids)
+    assert any(row["give_backs"] for row in rows), "the agent had claimed more than it ran"
+    ran = [task_id for task_id in diary.task_ids() if task_id in {*task_ids, long}]
+    assert sorted(ran) == sorted([*task_ids, long, long])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -20,12 +21,13 @@ from chiffon.dispatch.ring import Ringer
 from chiffon.domain.tasks import Claim
 from chiffon.domain.verdicts import Completed
 from chiffon.domain.work import registry
+from chiffon.ledger import claims
 from chiffon.ledger.connect import open_session
 from chiffon.ledger.settle import Settlement
 from tests.bench import Bench
 from tests.builders import new_task
 from tests.doubt import Doubt
-from tests.racing import PATIENCE
+from tests.racing import PATIENCE, until
 
 HELD_FOR = 8.0
 """Seconds for which somebody holds the rows: several times what a statement waits for one."""
@@ -70,9 +72,9 @@ class Desk:
 
     def hear(self, *task_ids: str, within: float = PATIENCE) -> list[Any]:
         """What the clerk has said of these tasks."""
-        until = time.monotonic() + within
+        deadline = time.monotonic() + within
         while not self.fates.keys() >= set(task_ids):
-            assert time.monotonic() < until, f"it has only said {self.fates}"
+            assert time.monotonic() < deadline, f"it has only said {self.fates}"
             self.mailbox.open()
             time.sleep(0.02)
         return [self.fates[task_id] for task_id in task_ids]
@@ -155,3 +157,23 @@ def test_over_a_slow_link_an_agent_with_much_to_do_still_says_in_time_that_it_li
         doubt.slow_down(0)
     longest = max(float(silence) for [[silence]] in silences)
     assert longest < HEARTBEAT + ROUND_TRIPS * 2 * LAG, f"it said nothing for {longest:.1f} s"
+
+
+def test_at_a_heartbeat_an_agent_gives_back_what_it_does_not_know_that_it_runs(bench: Bench, desk: Desk) -> None:
+    known, forgotten = desk.claimed(bench.born()), bench.born()
+    with bench.transaction() as cursor:  # as if the claim's answer were lost, and nobody had asked again
+        claims.claim(cursor, {forgotten: str(uuid.uuid4())}, incarnation=desk.life.incarnation, agent_id="clerk")
+    assert bench.status(forgotten) == "running"
+    claimed_at = desk.heartbeat()
+
+    def beaten_since(moment: Any) -> bool:
+        desk.mailbox.open()
+        return bool(desk.heartbeat() > moment)
+
+    until(lambda: beaten_since(claimed_at) and bench.outcomes(forgotten) == ["given_back"])
+    given_back_at = desk.heartbeat()
+    until(lambda: beaten_since(given_back_at))  # the round in which it was given back is over
+    row = bench.row(forgotten)
+    assert (row["status"], row["give_backs"], row["crashes"], row["agent_deaths"]) == ("pending", 1, 0, 0)
+    assert bench.status(known.task_id) == "running"
+    assert bench.outcomes(known.task_id) == [None]

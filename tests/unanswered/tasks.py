@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from chiffon.agent import continuations
+from chiffon.agent.life import Identity
+from chiffon.agent.mailbox import Mailbox
 from chiffon.agent.reading import Direct
+from chiffon.agent.rounds import Rounds
 from chiffon.config import Settings
 from chiffon.dispatch.cancel import Cancelling, cancel
 from chiffon.dispatch.replay import replay
 from chiffon.domain.errors import WrongState
 from chiffon.domain.states import State
 from chiffon.domain.tasks import Claim
-from chiffon.domain.verdicts import Completed, Failed, GivenBack
-from chiffon.ledger import agents, claims, condemn, rings, sweeps
-from chiffon.ledger.connect import Cursor
+from chiffon.domain.verdicts import Completed, Failed
+from chiffon.ledger import claims, condemn, rings, sweeps
+from chiffon.ledger.connect import Cursor, Ledger
 from chiffon.ledger.settle import Recorded, Settlement, clear_debts, settle
 from tests.bench import LEASE, MAX_CRASHES, TTL, Bench
 from tests.builders import an_error, new_task
@@ -101,22 +104,32 @@ def _settlement(bench: Bench, verdict: Any, status: str, *, owed: bool) -> Write
     return Write(inside(write), Recorded(status, owed, fresh=False))
 
 
+class LifeOn:
+    """The life of an agent, told to a ledger by whatever way the test wants."""
+
+    def __init__(self, ledger: Ledger, incarnation: int) -> None:
+        self.incarnation = incarnation
+        self.identity = Identity("agent@bench", 4, ("work_queue",), ("echo",), "0")
+        self.transaction, self.statements = ledger.transaction, ledger.statements
+
+    def beat(self, queues: Sequence[str], slots: int) -> None:
+        """Nobody need know: it is what comes of a heartbeat that is repeated here."""
+
+
 def give_back_forgotten(bench: Bench) -> Write:
     held = bench.claimed()
     incarnation = bench.someone.incarnation
 
-    def write(cursor: Cursor) -> int:
-        forgotten = agents.still_held(cursor, incarnation)
-        for key in forgotten:
-            back = Settlement(*key, GivenBack(an_error(), started=True))
-            settle(cursor, [back], ttl=TTL, max_crashes=MAX_CRASHES)
-        return len(forgotten)
+    def write(ledger: Ledger) -> None:
+        rounds = Rounds(SETTINGS, LifeOn(ledger, incarnation), Mailbox(), set())  # type: ignore[arg-type]
+        rounds.beat(draining=False)
+        rounds.go(draining=False)
 
     def check() -> None:
         assert bench.outcomes(held.task_id) == ["given_back"]
         assert bench.row(held.task_id)["give_backs"] == 1
 
-    return Write(inside(write), 0, check=check)
+    return Write(write, check=check)
 
 
 # Ending

@@ -32,6 +32,9 @@ class Channel:
             self.told.append(("prefetch", arguments[1]))
 
 
+ACK_AFTER = 600.0
+
+
 class Broker:
     """The side of the broker, for an agent with two slots that holds work for 20 ms."""
 
@@ -43,17 +46,19 @@ class Broker:
             qos=SimpleNamespace(value=2, prev=2),
         )  # fmt: skip
         traffic = Traffic(lambda: ("work_queue",), 2, 10.0)
-        self.intake = Intake(consumer, 2, self.pace, traffic, Hearing(), ack_after=600)
+        self.intake = Intake(consumer, 2, self.pace, traffic, Hearing(), ack_after=ACK_AFTER)
         self.intake.connected()
 
-    def brings(self, tag: int, work_type: str = "a", priority: int = 3) -> None:
-        """Hand out a message."""
+    def brings(self, tag: int, work_type: str = "a", priority: int = 3, ago: float = 0.0) -> None:
+        """Hand out a message, or have handed it out so many seconds ago."""
         message = SimpleNamespace(
             delivery_tag=tag,
             properties={"priority": priority},
             reject_log_error=lambda log, errors, requeue: self.channel.basic_reject(tag, requeue),
         )
-        self.intake.wait(self.intake.take(message), Doorbell(f"task {tag}", work_type))
+        delivery = self.intake.take(message)
+        delivery.came_at -= ago
+        self.intake.wait(delivery, Doorbell(f"task {tag}", work_type))
 
     def admitted(self) -> list[str]:
         """The tasks that get a slot now."""
@@ -123,3 +128,13 @@ def test_what_was_done_and_not_said_when_the_connection_went_is_not_said_on_the_
     broker.intake.disconnected()
     broker.intake.flush()
     assert broker.channel.told == []
+
+
+def test_what_has_waited_for_too_long_goes_back_to_come_anew_however_urgent_and_nothing_else_does() -> None:
+    broker = Broker()
+    broker.brings(1, priority=5, ago=ACK_AFTER)
+    broker.brings(2, ago=ACK_AFTER / 2)
+    broker.intake.look([])
+    broker.intake.look([])
+    assert broker.channel.told == [("reject", 1, True)], "no more are in hand than there is room for: only age counts"
+    assert broker.admitted() == ["task 2"]
