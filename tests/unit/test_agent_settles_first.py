@@ -4,62 +4,15 @@ from __future__ import annotations
 
 import gc
 import weakref
-from typing import Any
 
 import pytest
-from kombu.message import Message
 
-from chiffon.agent.app import create_app
-from chiffon.agent.commands import Finished, Paid
-from chiffon.agent.delivery import Delivery
-from chiffon.agent.hearing import Hearing
-from chiffon.agent.reading import Reader
+from chiffon.agent.commands import Paid
 from chiffon.agent.receipts import Receipts
-from chiffon.agent.request import ClaimedRequest
 from chiffon.agent.run import Report
-from chiffon.agent.traffic import Traffic
-from chiffon.config import Settings
-from chiffon.domain.tasks import Claim
 from chiffon.domain.verdicts import Completed, Failed, Verdict, WorkError
-from chiffon.domain.work import registry
 from chiffon.ledger.settle import Fenced, Recorded
-
-CLAIM = Claim(
-    task_id="t-1", execution=1, request_id="r-1", trace_id="0" * 32, work_type="echo", queue="work_queue", priority=3,
-    parameters={"input": 1}, arguments=[], canvas={}, fingerprint="", timeout=None, soft_timeout=None, max_retries=None,
-    retries=0, crashes=0, give_backs=0, attempts=1, origin="http", queued_at=None, age=0.0,
-)  # fmt: skip
-
-
-class Channel:
-    """Notes what the broker is told."""
-
-    no_ack_consumers = None
-
-    def __init__(self) -> None:
-        self.told: list[str] = []
-
-    def basic_ack(self, tag: Any, multiple: bool = False) -> None:
-        self.told.append("acknowledged")
-
-    def basic_reject(self, tag: Any, requeue: bool) -> None:
-        assert not requeue
-        self.told.append("dead-lettered")
-
-
-class Books:
-    """A clerk that writes nothing down until it is told to."""
-
-    def __init__(self) -> None:
-        self.commands: list[Any] = []
-
-    def tell(self, command: Any) -> None:
-        self.commands.append(command)
-
-    def finished(self) -> Finished:
-        """The settlement that it was given."""
-        [found] = [command for command in self.commands if isinstance(command, Finished)]
-        return found
+from tests.claimed import Books, Channel, claimed
 
 
 class Run:
@@ -69,27 +22,13 @@ class Run:
         self.channel = Channel()
         self.books = Books()
         self.receipts = Receipts(self.channel.basic_ack)
-        app = create_app(Settings())
-        message = Message(b"", channel=self.channel, delivery_tag=1)
-        self.request = ClaimedRequest(
-            CLAIM,
-            Delivery(message, Traffic(lambda: ("work_queue",), 1, 10.0), Hearing(), self.receipts, lambda: True, ()),
-            clerk=self.books,  # type: ignore[arg-type]
-            reader=Reader(registry, app.tasks, 1_000),
-            task=app.tasks["echo"],
-            timeout=60.0,
-            work_type=None,
-            shown=("[]", "{}"),
-            hostname="agent@test",
-            eventer=None,
-            app=app,
-            connection_errors=(),
-        )
+        self.request = claimed(self.books, channel=self.channel, receipts=self.receipts)
         self.request.on_success(Report(verdict))
 
     def settled(self, answer: Recorded | Fenced) -> list[str]:
         """What the broker has been told once the ledger has answered so."""
-        self.books.finished().reply(answer)
+        [finished] = self.books.settlements()
+        finished.reply(answer)
         self.receipts.flush()
         return self.channel.told
 
