@@ -6,6 +6,7 @@ import time
 from typing import Any
 
 import structlog
+from celery.worker.loops import _timer_entries
 from celery.worker.state import maybe_shutdown
 
 from chiffon.agent.killing import notice_the_dead
@@ -19,13 +20,18 @@ RECONNECT_EVERY = 1.0
 
 
 class Meanwhile:
-    """Runs the event loop without the broker: the pool, the timers, the mailbox. One for each outage."""
+    """Runs the event loop without the broker: the pool, the timers, the mailbox. One for each outage.
+
+    ``timers``: what was set meanwhile, and is none of the connection's. Celery, which runs no loop before it is
+    connected, takes all of that for the connection's, and cancels it with that: time limits, and whom a rate holds up.
+    """
 
     def __init__(self, hub: Any, pool: Any, mailbox: Mailbox) -> None:
         self._hub = hub
         self._pool = pool
         self._mailbox = mailbox
         self._registered = False
+        self.timers: set[Any] = set()
 
     def serve(self, seconds: float) -> None:
         """Run it for this long. Raises WorkerShutdown and WorkerTerminate when the agent is told to end."""
@@ -39,6 +45,7 @@ class Meanwhile:
             self._pool.register_with_event_loop(self._hub)
             self._mailbox.register(self._hub)
             self._registered = True
+        before = _timer_entries(self._hub.timer)  # the pool's are among them: each connection brings them anew
         loop = self._hub.create_loop()
         # The loop sleeps until its next timer. None may be left that raises: while a pool ends, a thread fires them.
         alarm = self._hub.call_later(seconds, lambda: None)
@@ -48,6 +55,7 @@ class Meanwhile:
                 maybe_shutdown()
         finally:
             alarm.cancel()
+            self.timers |= _timer_entries(self._hub.timer) - before
 
 
 def connected(connection: Any, meanwhile: Meanwhile) -> Any:

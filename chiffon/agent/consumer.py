@@ -157,7 +157,10 @@ class LedgerConsumer(Consumer):
 
     def ensure_connected(self, conn: Any) -> Any:
         """Connect, however long it takes; what runs goes on meanwhile, and ends in the ledger."""
-        found = connected(conn, Meanwhile(self.hub, self.pool, self._mailbox))
+        meanwhile = Meanwhile(self.hub, self.pool, self._mailbox)
+        found = connected(conn, meanwhile)
+        if self.timer_entries_before_start is not None:
+            self.timer_entries_before_start |= meanwhile.timers  # what Celery cancels with the connection is the rest
         self.first_connection_attempt = False
         return found
 

@@ -94,12 +94,12 @@ class HandOver:
         self._take_reports()
         begun, at = self.slate.begun
         now = time.monotonic()
-        if begun in self._open and now - at >= LONG:
+        if begun in self._open and self._pid is not None and now - at >= LONG:  # else its process has yet to be heard
             request = self._requests[begun]
             self._accept(request, at)
             if self._recalled_at is None:
                 self._recall(begun, now)
-            if self._pid is not None and (request.unwanted or request.over_limit()):
+            if request.unwanted or request.over_limit():
                 return request
         if self._recalled_at is not None and now - self._recalled_at >= _SEEN_AFTER:
             # Whoever begins the first place after the limit now sees the limit first; it may have begun before.

@@ -38,6 +38,9 @@ _BY_THEN = 1.0
 """Seconds before a cancelled run's grace is over in which it is stopped, half of the grace at most: looks are half a
 second apart, and when the grace is over it is to be dead, and that written down."""
 
+_POOL_IS_LATE = 3.0
+"""Seconds over its limit after which a run that goes alone is stopped here: its pool, which should, has not."""
+
 _ABANDONED_AFTER = 1.0
 """Seconds until what a dying process gives back is rung again: by then it is dead."""
 
@@ -136,7 +139,7 @@ class Runs:
             self._stop(request)
 
     def stop_early(self, request: ClaimedRequest) -> None:
-        """Stop a member of a hand-over that runs: those behind it have been called back."""
+        """Stop a run that has its process to itself: those behind it in its hand-over have been called back."""
         if request.over_limit():
             pid = request.worker_pid
             self._consumer.pool.terminate_job(pid, signal.SIGKILL)
@@ -184,8 +187,6 @@ class Runs:
 
     def look(self) -> None:
         """What is to be seen to every moment or so."""
-        # A dying process closes its pipe before it can be reaped: Celery looks once too early, and then after 5 s.
-        self._consumer.pool.maintain_pool()
         self._acknowledge_old()
         self._line.look()
         load = sum(self._pace.share(request.claim.work_type) for request in self._held.values())
@@ -199,6 +200,17 @@ class Runs:
                 request.time_out()
                 self.surrender("another task of its agent could not be stopped")
                 return
+            if self._goes_on_over_limit(request):
+                self.stop_early(request)
+        # A dying process closes its pipe before it can be reaped: Celery looks once too early, and then after 5 s.
+        # At the end: it may take a while, in which processes begin what nothing has been read of.
+        self._consumer.pool.maintain_pool()
+
+    def _goes_on_over_limit(self, request: ClaimedRequest) -> bool:
+        """Whether the pool's clock, which is for what goes alone, must have failed."""
+        if request.hand_over is not None or request.outcome.is_known or not request.worker_pid:
+            return False
+        return request.outcome.running_for() > request.limit + _POOL_IS_LATE
 
     def _stop(self, request: ClaimedRequest) -> None:
         if not request.in_thread:

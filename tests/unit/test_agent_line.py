@@ -14,7 +14,7 @@ from chiffon.agent.pace import SEEN, Pace
 from chiffon.agent.slate import Slates
 from chiffon.agent.trace import do_several
 from chiffon.domain.verdicts import Crashed
-from tests.unit.claimed import CLAIM, Hand
+from tests.claimed import Books, claimed
 
 SHORT = 0.001
 """Seconds that a run takes: so many go into one hand-over."""
@@ -43,7 +43,7 @@ class Standing:
     """The line before a pool that takes whatever it is given; its work is known to be short."""
 
     def __init__(self) -> None:
-        self.hand = Hand()
+        self.books = Books()
         slates = Slates(8)
         self.pool = Pool(slates)
         pace = Pace(0.1)
@@ -54,7 +54,7 @@ class Standing:
     def join(self, *crashes: int) -> None:
         """So many tasks come, which have crashed so often before."""
         for number, many in enumerate(crashes):
-            self._line.join(self.hand.request(CLAIM._replace(task_id=f"task {number}", crashes=many)))
+            self._line.join(claimed(self.books, task_id=f"task {number}", crashes=many))
         self._line.move()
 
 
@@ -83,6 +83,6 @@ def test_those_beside_one_that_took_its_process_along_are_not_charged_and_go_alo
     standing = Standing()
     standing.join(0, 0, 0)
     standing.pool.die[0](0)
-    settlement = standing.hand.books.finished().settlement
+    [settlement] = [finished.settlement for finished in standing.books.settlements()]
     assert (settlement.task_id, type(settlement.verdict)) == ("task 0", Crashed)
     assert standing.pool.given[1:] == [["task 1"], ["task 2"]]

@@ -1,0 +1,98 @@
+"""Claimed tasks as an agent has them in hand, with a clerk that writes nothing down until it is told to."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+from celery import Celery
+from kombu.message import Message
+
+from chiffon.agent.app import create_app
+from chiffon.agent.commands import Finished
+from chiffon.agent.delivery import Delivery
+from chiffon.agent.hearing import Hearing
+from chiffon.agent.reading import Reader
+from chiffon.agent.receipts import Receipts
+from chiffon.agent.request import ClaimedRequest
+from chiffon.agent.traffic import Traffic
+from chiffon.config import Settings
+from chiffon.domain.tasks import Claim
+from chiffon.domain.work import registry
+
+CLAIM = Claim(
+    task_id="t-1", execution=1, request_id="r-1", trace_id="0" * 32, work_type="echo", queue="work_queue", priority=3,
+    parameters={"input": 1}, arguments=[], canvas={}, fingerprint="", timeout=None, soft_timeout=None, max_retries=None,
+    retries=0, crashes=0, give_backs=0, attempts=1, origin="http", queued_at=None, age=0.0,
+)  # fmt: skip
+
+
+class Channel:
+    """Notes what the broker is told."""
+
+    no_ack_consumers = None
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+
+    def basic_ack(self, tag: Any, multiple: bool = False) -> None:
+        """Note it."""
+        self.told.append("acknowledged")
+
+    def basic_reject(self, tag: Any, requeue: bool) -> None:
+        """Note it."""
+        assert not requeue
+        self.told.append("dead-lettered")
+
+
+class Books:
+    """A clerk that writes nothing down until it is told to."""
+
+    def __init__(self) -> None:
+        self.commands: list[Any] = []
+
+    def tell(self, command: Any) -> None:
+        """Keep it."""
+        self.commands.append(command)
+
+    def settlements(self) -> list[Finished]:
+        """The settlements that it was given."""
+        return [command for command in self.commands if isinstance(command, Finished)]
+
+    def verdicts(self) -> list[str]:
+        """What each was settled as."""
+        return [type(finished.settlement.verdict).__name__ for finished in self.settlements()]
+
+
+@cache
+def app() -> Celery:
+    """The agents' application."""
+    return create_app(Settings())
+
+
+def delivery(channel: Channel, receipts: Receipts | None = None) -> Delivery:
+    """A delivery of that channel."""
+    message = Message(b"", channel=channel, delivery_tag=1)
+    receipts = Receipts(channel.basic_ack) if receipts is None else receipts
+    traffic = Traffic(lambda: ("work_queue",), 1, 10.0)
+    return Delivery(message, traffic, Hearing(), receipts, lambda: True, ())
+
+
+def claimed(
+    books: Books, *, channel: Channel | None = None, receipts: Receipts | None = None, timeout: float = 60.0, **of: Any
+) -> ClaimedRequest:
+    """A claimed task in hand; ``of``: what its claim has other than `CLAIM`."""
+    return ClaimedRequest(
+        CLAIM._replace(**of),
+        delivery(channel or Channel(), receipts),
+        clerk=books,  # type: ignore[arg-type]
+        reader=Reader(registry, app().tasks, 1_000),
+        task=app().tasks["echo"],
+        timeout=timeout,
+        work_type=None,
+        shown=("[]", "{}"),
+        hostname="agent@test",
+        eventer=None,
+        app=app(),
+        connection_errors=(),
+    )
