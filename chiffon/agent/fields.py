@@ -16,6 +16,7 @@ from chiffon.domain.retry import LONGEST_WAIT
 from chiffon.domain.values import check_value
 
 _EMBEDDED = {"callbacks": list, "errbacks": list, "chain": list, "chord": dict}
+_MOST_PARTS = 2**31 - 1
 _FIRST, _LAST = datetime(1970, 1, 1, tzinfo=UTC), datetime(9999, 1, 1, tzinfo=UTC)
 _CARRIED = ("group_index", "ignore_result", "replaced_task_nesting", "shadow", "stamped_headers", "stamps", "reply_to")
 """Headers of protocol 2 that a run needs beside those that have columns."""
@@ -40,6 +41,8 @@ def canvas(headers: dict[str, Any], embed: Any) -> dict[str, Any]:
         for member in members:
             if not isinstance(member.get("task"), str) or not isinstance(member.get("options", {}), dict):
                 raise MalformedMessage(f"{name} holds a signature without a task, or with options that are no object")
+            if not _is_size(member.get("chord_size")):
+                raise MalformedMessage(f"{name} holds a signature whose chord_size is no number of tasks")
     carried = {name: value for name in _CARRIED if (value := headers.get(name)) not in (None, "", {}, [])}
     _check_carried(carried)
     carried |= _senders_own(headers)
@@ -52,6 +55,11 @@ def canvas(headers: dict[str, Any], embed: Any) -> dict[str, Any]:
     }
     check_value(found, "/headers")
     return {name: value for name, value in found.items() if value is not None}
+
+
+def _is_size(value: Any) -> bool:
+    """Whether the ledger can keep it as the number of a chord's parts, which need not be said."""
+    return value is None or (type(value) is int and 0 <= value <= _MOST_PARTS)
 
 
 def _senders_own(headers: dict[str, Any]) -> dict[str, Any]:

@@ -10,8 +10,8 @@ import pytest
 from chiffon.agent.commands import Finished
 from chiffon.agent.life import Identity, Life
 from chiffon.agent.reading import Reader
-from chiffon.agent.run import Draft, Report
-from chiffon.agent.settling import Settler
+from chiffon.agent.run import ChordPart, Draft, Report
+from chiffon.agent.settling import TRIES, Settler
 from chiffon.config import Settings
 from chiffon.domain import ids
 from chiffon.domain.tasks import Claim
@@ -86,6 +86,17 @@ def test_an_error_that_nobody_foresaw_keeps_the_end_until_it_has_passed(
     [(settled, answer)] = settler.settle([bad])
     assert (settled, getattr(answer, "status", None)) == (bad, "completed")
     assert len(pauses) == 2
+
+
+def test_an_end_that_a_bug_keeps_from_being_written_down_becomes_a_failure_at_last(
+    bench: Bench, settler: Settler
+) -> None:
+    run = finished(bench.claimed())
+    run.report.chord_parts.append(ChordPart("g", run.settlement.task_id, "SUCCESS", {}, {"a": 1}))  # type: ignore[arg-type]
+    assert [settler.settle([run]) for _ in range(TRIES - 1)] == [[]] * (TRIES - 1)
+    [(settled, answer)] = settler.settle([run])
+    assert (settled, getattr(answer, "status", None)) == (run, "failed")
+    assert "can't adapt" in bench.row(run.settlement.task_id)["error"]["message"]
 
 
 def draft(name: Any = "echo", task_id: Any = None, **headers: Any) -> Draft:

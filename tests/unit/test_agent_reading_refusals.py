@@ -178,6 +178,11 @@ def test_a_celery_header_of_the_wrong_shape_is_refused(headers: dict[str, Any]) 
         {"chain": "abc"},
         {"chord": [{"task": "body"}]},
         {"chord": "body"},
+        {"chord": {"task": "body", "chord_size": {"a": 1}}},
+        {"chord": {"task": "body", "chord_size": "2"}},
+        {"chord": {"task": "body", "chord_size": True}},
+        {"chord": {"task": "body", "chord_size": -1}},
+        {"chord": {"task": "body", "chord_size": 2**31}},
     ],
 )
 def test_an_embedded_signature_of_the_wrong_shape_is_refused(embed: dict[str, Any]) -> None:
