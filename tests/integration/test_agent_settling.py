@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -135,8 +136,10 @@ def ended_with(bench: Bench, row: dict[str, Any], reason: str) -> bool:
         (draft(request_id=""), "echo"),
         (draft(name="no\x00name"), "chiffon.unreadable"),
         (draft(task_id="x" * 300), "chiffon.unreadable"),
+        (draft(mine=2**64), "echo"),
+        (replace(draft(), routing_key="q" * 256), "echo"),
     ],
-    ids=["a time that is none", "a key that is none", "no name", "no id"],
+    ids=["a time that is none", "a key that is none", "no name", "no id", "no number of AMQP's", "no queue of AMQP's"],
 )
 def test_a_step_that_cannot_be_published_is_dead_lettered_with_the_reason(
     bench: Bench, settler: Settler, step: Draft, work_type: str
