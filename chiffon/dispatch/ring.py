@@ -42,6 +42,9 @@ GATHER_FOR = 0.01
 CAPACITY = 20_000
 """Rings that may wait here; what comes beyond is left to the sweeper, which rings when the lease has run out."""
 
+BACKLOG = 5_000
+"""Rings that may wait here before who sweeps leases no more: those of a moment, which go before their leases end."""
+
 _PATIENCE = 1.0
 
 
@@ -95,6 +98,11 @@ class Ringer:
         self._ensure_running()
         self._wanted = True
         return self._state.connected and not self._state.blocked
+
+    def room(self) -> int:
+        """How many rings who sweeps may lease now. What is leased and does not get its turn waits twice as long."""
+        self._ensure_running()
+        return max(0, BACKLOG - self._waiting.qsize())
 
     def state(self) -> RingerState:
         """How it is, as far as was seen last."""
