@@ -21,13 +21,11 @@ from chiffon.ledger import groups, results
 from chiffon.ledger.accept import accept
 from chiffon.ledger.condemn import condemn
 from chiffon.ledger.connect import Cursor
+from chiffon.ledger.effects import RELEASE_CHORD, release_request_id
 from chiffon.ledger.failures import LostRace
 from chiffon.ledger.follow import follow
 
 log = structlog.get_logger(__name__)
-
-RELEASE_CHORD = "chiffon.release_chord"
-"""The work type that goes on with a chord's body once its header is complete."""
 
 _UNREADABLE = "chiffon.unreadable"
 """The work type of a step whose own name cannot be read; nobody knows it."""
@@ -232,7 +230,7 @@ def _release(part: ChordPart, trace_id: str, parent: str) -> NewTask:
     task_id = ids.derived_id("chord", part.group_id)
     return NewTask(
         task_id=task_id,
-        request_id=task_id,
+        request_id=release_request_id(part.group_id),
         trace_id=trace_id,
         work_type=RELEASE_CHORD,
         fingerprint=fingerprint(RELEASE_CHORD, part.group_id),
