@@ -15,14 +15,13 @@ from celery.app.task import Context
 from celery.exceptions import Ignore
 
 from chiffon.agent.child import ledger
-from chiffon.agent.continuations import RELEASE_CHORD
 from chiffon.agent.ledger_backend import OUTAGES
 from chiffon.agent.run import Report, Run, current
 from chiffon.agent.task import LedgerTask
 from chiffon.domain.states import CELERY_STATES, State
 from chiffon.domain.verdicts import GivenBack, WorkError
 from chiffon.ledger import aftermath
-from chiffon.ledger.effects import AFTER_END
+from chiffon.ledger.effects import AFTER_END, RELEASE_CHORD
 
 _AGAIN_AFTER = 1.0
 """Seconds until what could not reach the ledger is run again."""

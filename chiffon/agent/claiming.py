@@ -16,7 +16,7 @@ from chiffon.domain.tasks import Claim, Fate, NotDue
 from chiffon.ledger import claims
 from chiffon.ledger.condemn import may_wait
 from chiffon.ledger.connect import Cursor
-from chiffon.ledger.failures import LostRace
+from chiffon.ledger.failures import RefusedData
 
 Answer = tuple[Offer, Fate | Hopeless | Refused]
 """An offer, and what its claim found."""
@@ -34,7 +34,8 @@ class Claimer:
     def claim(self, batch: Sequence[Offer]) -> list[Answer]:
         """Claim; a delivery whose data the ledger refuses is refused. No two of one task or request_id (`twins`).
 
-        What somebody else holds at the moment has no answer: offer it again, later.
+        What somebody else holds at the moment, or the ledger fails at for no fault of its data, has no answer: offer it
+        again, later.
 
         Raises LedgerUnavailable: some may have been claimed; repeating with the same tokens finds them.
         """
@@ -89,7 +90,10 @@ def _is_plain(what: Doorbell | Direct) -> bool:
 
 
 def _alone(offer: Offer, error: Exception) -> list[Answer]:
-    return [] if isinstance(error, LostRace) else [(offer, Refused(f"the ledger cannot keep it: {error}"))]
+    """Only what the ledger refuses for its data is dead-lettered. Anything else may pass, and may be nobody's fault: a
+    right that Postgres was made to forget would have every delivery in hand be a dead letter.
+    """
+    return [(offer, Refused(f"the ledger cannot keep it: {error}"))] if isinstance(error, RefusedData) else []
 
 
 def twins(offers: Sequence[Offer]) -> list[Offer]:

@@ -21,13 +21,11 @@ from chiffon.ledger import groups, results
 from chiffon.ledger.accept import accept
 from chiffon.ledger.condemn import condemn
 from chiffon.ledger.connect import Cursor
+from chiffon.ledger.effects import RELEASE_CHORD, release_request_id
 from chiffon.ledger.failures import LostRace
 from chiffon.ledger.follow import follow
 
 log = structlog.get_logger(__name__)
-
-RELEASE_CHORD = "chiffon.release_chord"
-"""The work type that goes on with a chord's body once its header is complete."""
 
 _UNREADABLE = "chiffon.unreadable"
 """The work type of a step whose own name cannot be read; nobody knows it."""
@@ -152,7 +150,7 @@ def _remains(draft: Draft, ending: Ending, reader: Reader) -> NewTask:
     headers: dict[str, Any] = {
         name: draft.headers[name] for name in ("id", "task", "root_id", "group") if name in draft.headers
     }
-    bare = replace(draft, headers=headers, arguments=[], parameters={}, priority=None)
+    bare = replace(draft, headers=headers, arguments=[], parameters={}, priority=None, routing_key=None)
     try:
         return reader.from_draft(bare, trace_id=ending.trace_id, parent=ending.task_id)
     except Exception:  # noqa: BLE001 -- as above
@@ -232,7 +230,7 @@ def _release(part: ChordPart, trace_id: str, parent: str) -> NewTask:
     task_id = ids.derived_id("chord", part.group_id)
     return NewTask(
         task_id=task_id,
-        request_id=task_id,
+        request_id=release_request_id(part.group_id),
         trace_id=trace_id,
         work_type=RELEASE_CHORD,
         fingerprint=fingerprint(RELEASE_CHORD, part.group_id),

@@ -9,14 +9,19 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
-from chiffon.bus.letters import DOORBELL
+from chiffon.bus.letters import DOORBELL, is_short
 from chiffon.domain import ids
 from chiffon.domain.errors import InvalidInput, MalformedMessage
 from chiffon.domain.retry import LONGEST_WAIT
-from chiffon.domain.values import check_value
+from chiffon.domain.values import canonical, check_value
 from chiffon.domain.work import is_queue
 
 _EMBEDDED = {"callbacks": list, "errbacks": list, "chain": list, "chord": dict}
+_MOST_PARTS = 2**31 - 1
+MAX_HEADERS = 32_768
+"""Bytes of the carried headers as JSON, at most. As AMQP has them they may be more than twice as many; a doorbell says
+other things beside them, and all must go in one frame: 131,072 bytes, unless a broker wants less."""
+
 _FIRST, _LAST = datetime(1970, 1, 1, tzinfo=UTC), datetime(9999, 1, 1, tzinfo=UTC)
 _CARRIED = ("group_index", "ignore_result", "replaced_task_nesting", "shadow", "stamped_headers", "stamps", "reply_to")
 """Headers of protocol 2 that a run needs beside those that have columns."""
@@ -41,6 +46,8 @@ def canvas(headers: dict[str, Any], embed: Any) -> dict[str, Any]:
         for member in members:
             if not isinstance(member.get("task"), str) or not isinstance(member.get("options", {}), dict):
                 raise MalformedMessage(f"{name} holds a signature without a task, or with options that are no object")
+            if not _is_size(member.get("chord_size")):
+                raise MalformedMessage(f"{name} holds a signature whose chord_size is no number of tasks")
     carried = {name: value for name in _CARRIED if (value := headers.get(name)) not in (None, "", {}, [])}
     _check_carried(carried)
     carried |= _senders_own(headers)
@@ -52,7 +59,13 @@ def canvas(headers: dict[str, Any], embed: Any) -> dict[str, Any]:
         "headers": carried or None,
     }
     check_value(found, "/headers")
+    _check_sayable(carried)
     return {name: value for name, value in found.items() if value is not None}
+
+
+def _is_size(value: Any) -> bool:
+    """Whether the ledger can keep it as the number of a chord's parts, which need not be said."""
+    return value is None or (type(value) is int and 0 <= value <= _MOST_PARTS)
 
 
 def _senders_own(headers: dict[str, Any]) -> dict[str, Any]:
@@ -64,6 +77,23 @@ def _senders_own(headers: dict[str, Any]) -> dict[str, Any]:
                 check_value({name: value})
                 found[name] = value
     return found
+
+
+def _check_sayable(carried: dict[str, Any]) -> None:
+    """Raise MalformedMessage for what AMQP has no words for: its task could never be rung for."""
+    if (size := len(canonical(carried).encode())) > MAX_HEADERS:
+        raise MalformedMessage(f"the headers have {size} bytes, more than {MAX_HEADERS}")
+    inside: list[Any] = [carried]
+    while inside:
+        match inside.pop():
+            case dict() as table:
+                if unsayable := [name for name in table if not is_short(name)]:
+                    raise MalformedMessage(f"the headers have the name {unsayable[0][:50]}..., of more than 255 bytes")
+                inside += table.values()
+            case list() as members:
+                inside += members
+            case int() as number if not -(2**63) <= number < 2**63:
+                raise MalformedMessage("the headers have an integer of more than 64 bits")
 
 
 def _check_carried(carried: dict[str, Any]) -> None:

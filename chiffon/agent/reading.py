@@ -15,7 +15,7 @@ from kombu.utils.json import loads
 from chiffon.agent import fields
 from chiffon.agent.run import Draft
 from chiffon.bus.inflate import bounded_decompress
-from chiffon.bus.letters import DOORBELL
+from chiffon.bus.letters import DOORBELL, is_short
 from chiffon.domain import ids
 from chiffon.domain.envelope import MessageEnvelope, parse_envelope
 from chiffon.domain.errors import InvalidInput, MalformedMessage, NotJson
@@ -80,6 +80,8 @@ class Reader:
 
         Raises InvalidInput if its form does not fit.
         """
+        if draft.routing_key is not None and not is_short(draft.routing_key):
+            raise MalformedMessage("the name of its queue has more than 255 bytes")
         task = self._task(draft.headers, draft.arguments, draft.parameters, draft.embed, draft.priority)
         if task.work_type in self.work_types:
             with suppress(InvalidInput):  # else it is dead-lettered when it is run, and says why

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import structlog
 
 from chiffon.agent import continuations
+from chiffon.agent.backend_values import clean
 from chiffon.agent.commands import Finished
 from chiffon.agent.halving import halved
 from chiffon.agent.life import Life
@@ -18,13 +20,16 @@ from chiffon.config import Settings
 from chiffon.dispatch.ring import Ringer
 from chiffon.domain.states import ENDS
 from chiffon.domain.verdicts import Failed, WorkError
-from chiffon.ledger.failures import RefusedData
+from chiffon.ledger.failures import LostRace, RefusedData
 from chiffon.ledger.settle import Fenced, Recorded, Settlement, settle
 
 log = structlog.get_logger(__name__)
 
 PAUSE = 0.5
 """Seconds after which what could not be settled is worth another try."""
+
+TRIES = 5
+"""Times that a run is settled in vain, for a reason that nobody foresaw, before it is settled as failed."""
 
 Answer = tuple[Finished, Recorded | Fenced]
 """A finished run, and what the ledger made of it."""
@@ -47,6 +52,8 @@ class Settler:
         self._reader = reader
         self._ringer = ringer
         self._pause = pause
+        self._in_vain: Counter[tuple[str, int]] = Counter()
+        """How often each execution could not be settled, though nobody was away and nobody held its row."""
 
     def settle(self, batch: Sequence[Finished]) -> list[Answer]:
         """Settle; a run whose result the ledger refuses is settled as failed. No two of one task.
@@ -58,6 +65,8 @@ class Settler:
         answers = halved(batch, self._together, self._alone)
         if len(answers) < len(batch):
             self._pause(PAUSE)
+        for finished, _ in answers:
+            self._in_vain.pop(finished.key, None)
         return answers
 
     def _together(self, batch: Sequence[Finished]) -> list[Answer]:
@@ -82,10 +91,16 @@ class Settler:
         return [(finished, found[finished.key]) for finished in batch]
 
     def _alone(self, finished: Finished, error: Exception) -> list[Answer]:
-        """Only what the ledger refuses for its data is given up: anything else may pass, and the end is kept."""
-        if not isinstance(error, RefusedData):
+        """What the ledger refuses for its data is given up at once. Anything else may pass, and the end is kept; but
+        not for ever: a bug that only this one meets would hold up all the others, and the agent's own end.
+        """
+        if isinstance(error, LostRace):
             return []
-        verdict = Failed(WorkError("RefusedData", f"the ledger cannot keep the result: {error}"[:1000], "chiffon"))
+        self._in_vain[finished.key] += 1
+        if not isinstance(error, RefusedData) and self._in_vain[finished.key] < TRIES:
+            return []
+        kind = "RefusedData" if isinstance(error, RefusedData) else "InternalError"
+        verdict = Failed(WorkError(kind, clean(f"the ledger cannot keep the result: {error}")[:1000], "chiffon"))
         settlement = replace(finished.settlement, verdict=verdict, children=None, anew=None, caught=False)
         failed = replace(finished, settlement=settlement, report=Report(verdict=verdict))
         return [(finished, answer) for _, answer in halved([failed], self._together, self._impossible)]

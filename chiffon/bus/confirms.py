@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import amqp
 
@@ -31,6 +31,7 @@ class Receipt:
 
     ``confirmed``: the broker has it, on disk. ``returned``: no queue takes it. ``unconfirmed``: everything else; it
     may have arrived or not. ``refused``: those of the unconfirmed that the broker, or AMQP's own limits, said no to.
+    ``unsayable``: those of the refused that AMQP has no words for, and why: to publish them again is in vain.
     ``why``: one sentence about what went wrong last. ``usable``: whether the channel can be used again.
     ``closed``: whether the broker closed it over one of the letters, without saying which.
     """
@@ -39,6 +40,7 @@ class Receipt:
     returned: frozenset[str] = frozenset()
     unconfirmed: frozenset[str] = frozenset()
     refused: frozenset[str] = frozenset()
+    unsayable: Mapping[str, str] = field(default_factory=dict)
     why: str = ""
     usable: bool = True
     closed: bool = False
@@ -50,6 +52,7 @@ class Receipt:
             self.returned | other.returned,
             self.unconfirmed | other.unconfirmed,
             self.refused | other.refused,
+            {**self.unsayable, **other.unsayable},
             other.why or self.why,
             other.usable,
             other.closed,
@@ -77,6 +80,7 @@ class Confirms:
         self._acked: set[str] = set()
         self._returned: set[str] = set()
         self._refused: set[str] = set()
+        self._unsayable: dict[str, str] = {}
 
     def publish(self, letters: Sequence[Letter], deadline: float) -> Receipt:
         """Publish ``letters`` (ids all different) and wait for the broker's word.
@@ -84,7 +88,7 @@ class Confirms:
         ``deadline``: by the monotonic clock, in seconds. Never raises for what the broker or the network does: the
         receipt says it. When it says that the channel is not usable, the connection is to be dropped.
         """
-        for heard in (self._unwritten, self._waiting, self._acked, self._returned, self._refused):
+        for heard in (self._unwritten, self._waiting, self._acked, self._returned, self._refused, self._unsayable):
             heard.clear()  # a late word about an earlier call is of no use to anybody
         why, usable, closed = "", True, False
         try:
@@ -105,7 +109,7 @@ class Confirms:
                 frames = seal(letter, channel=self._channel.channel_id, frame_max=self._connection.frame_max)
             except MalformedMessage as error:
                 self._refused.add(letter.message.message_id)
-                why = str(error)
+                why = self._unsayable[letter.message.message_id] = str(error)
                 continue
             while len(self._waiting) + len(self._unwritten) >= WINDOW and not self._connection.blocked:
                 self._hear(deadline)
@@ -152,7 +156,14 @@ class Confirms:
         if returned and not why:
             why = "no queue takes it"
         return Receipt(
-            confirmed, returned, everything - confirmed - returned, frozenset(self._refused), why, usable, closed
+            confirmed,
+            returned,
+            everything - confirmed - returned,
+            frozenset(self._refused),
+            dict(self._unsayable),
+            why,
+            usable,
+            closed,
         )
 
     def _on_ack(self, tag: int, multiple: bool) -> None:
@@ -188,7 +199,7 @@ def publish_apart(attempt: Callable[[Sequence[Letter]], Receipt], letters: Seque
         if heard.closed and len(open_still) > 1:
             middle = len(open_still) // 2
             batches += [open_still[middle:], open_still[:middle]]
-            heard = Receipt(heard.confirmed, heard.returned, heard.refused, heard.refused, heard.why)
+            heard = Receipt(heard.confirmed, heard.returned, heard.refused, heard.refused, heard.unsayable, heard.why)
         receipt |= heard
     return receipt
 

@@ -29,6 +29,11 @@ _FEW = 64  # members, characters and bits that are soon shown
 _REPR_SIZE = 1024  # characters, as Celery's own `argsrepr_maxsize`
 
 
+def is_short(text: str) -> bool:
+    """Whether AMQP can say it as a name: of a queue, a header, or a field of its own."""
+    return len(text.encode(errors="surrogatepass")) <= _SHORT
+
+
 class Message(NamedTuple):
     """An AMQP message. ``properties``: by their AMQP names, without ``message_id`` and headers."""
 
@@ -91,7 +96,7 @@ class Doorbell(NamedTuple):
             "priority": self.priority,
             "reply_to": "",
         }
-        if len(self.task_id.encode()) <= _SHORT:
+        if is_short(self.task_id):
             properties["correlation_id"] = self.task_id
         return properties
 

@@ -13,14 +13,16 @@ from dataclasses import dataclass
 import structlog
 
 from chiffon.bus.confirms import SILENCE
-from chiffon.bus.letters import Doorbell, Letter, dead_letter_for
+from chiffon.bus.letters import Doorbell, Letter, dead_letter_for, is_short
 from chiffon.bus.publisher import Publisher
 from chiffon.bus.topology import Topology
 from chiffon.config import Settings
 from chiffon.courtesy import courteously
 from chiffon.dispatch.confirmed import Confirmed
-from chiffon.domain.errors import BrokerUnavailable
+from chiffon.domain.errors import BrokerUnavailable, ChiffonError
 from chiffon.domain.tasks import Ring
+from chiffon.domain.verdicts import WorkError
+from chiffon.ledger.condemn import condemn
 from chiffon.ledger.connect import Ledger
 
 log = structlog.get_logger(__name__)
@@ -39,6 +41,9 @@ GATHER_FOR = 0.01
 
 CAPACITY = 20_000
 """Rings that may wait here; what comes beyond is left to the sweeper, which rings when the lease has run out."""
+
+BACKLOG = 5_000
+"""Rings that may wait here before who sweeps leases no more: those of a moment, which go before their leases end."""
 
 _PATIENCE = 1.0
 
@@ -94,6 +99,11 @@ class Ringer:
         self._wanted = True
         return self._state.connected and not self._state.blocked
 
+    def room(self) -> int:
+        """How many rings who sweeps may lease now. What is leased and does not get its turn waits twice as long."""
+        self._ensure_running()
+        return max(0, BACKLOG - self._waiting.qsize())
+
     def state(self) -> RingerState:
         """How it is, as far as was seen last."""
         if self._pid != os.getpid():
@@ -127,7 +137,7 @@ class Ringer:
         try:
             while not (self._stopping.is_set() and self._waiting.empty()):
                 batch = self._gather()
-                if unknown := {item_ring(item).queue for item in batch} - set(self._families):
+                if unknown := set(filter(is_short, (item_ring(item).queue for item in batch))) - set(self._families):
                     self._families += tuple(unknown)  # a family that only another process knows
                     publisher.close()
                     publisher = self._publisher()
@@ -185,6 +195,29 @@ class Ringer:
             [(item.task_id, item.ring_no) for item in confirmed if isinstance(item, Ring)],
             [item.ring.task_id for item in confirmed if isinstance(item, Debt)],
         )
+        for message_id, why in receipt.unsayable.items():
+            self._end(letters[message_id][1], why)
+
+    def _end(self, item: Ring | Debt, why: str) -> None:
+        """What AMQP cannot say is never rung: its task ends, without a letter, which could not be said either."""
+        ring = item_ring(item)
+        log.error(
+            "unsayable",
+            reason=why,
+            queue=ring.queue,
+            task_id=ring.task_id,
+            request_id=ring.request_id,
+            trace_id=ring.trace_id,
+        )
+        if isinstance(item, Debt):
+            self._confirmed.add([], [ring.task_id])
+            return
+        error = WorkError("DeadLettered", f"it cannot be rung for: {why}"[:1000], "chiffon")
+        try:
+            with self._ledger.transaction() as cursor:
+                condemn(cursor, ring.task_id, error, owed=False, ttl=self._settings.idempotency_ttl)
+        except ChiffonError as unwritten:  # it is rung again, and meets the same end
+            log.warning("condemned_not_written", task_id=ring.task_id, reason=str(unwritten))
 
     def _tend(self, publisher: Publisher) -> None:
         """With nothing to ring: keep the connection, and open it if somebody waits for that."""

@@ -194,18 +194,22 @@ class Sweeper:
             log.warning("messages_lost", queue=suspicion.queue, priority=suspicion.priority, tasks=lost)
 
     def _ring(self) -> bool:
-        if not self._ringer.ready():
+        if not (limit := self._room()):
             return False
         with session_transaction(self._session) as cursor:
-            leased = rings.lease(cursor, limit=BATCH, lease=self._settings.ring_lease)
+            leased = rings.lease(cursor, limit=limit, lease=self._settings.ring_lease)
         self._ringer.ring(leased)
         return len(leased) == BATCH
 
+    def _room(self) -> int:
+        """How much may be leased at once: what the ringer can take and the broker hear of."""
+        return min(BATCH, self._ringer.room()) if self._ringer.ready() else 0
+
     def _pay(self) -> bool:
-        if not self._ringer.ready():
+        if not (limit := self._room()):
             return False
         with session_transaction(self._session) as cursor:
-            owed = sweeps.debts(cursor, limit=BATCH, older=DEBT_GRACE, lease=self._settings.ring_lease)
+            owed = sweeps.debts(cursor, limit=limit, older=DEBT_GRACE, lease=self._settings.ring_lease)
         self._ringer.ring(Debt(ring, reason) for ring, reason in owed)
         return False
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from chiffon.domain.ids import MAX_REQUEST_ID
 from chiffon.domain.work import DEFAULT_QUEUE
 from chiffon.ledger.connect import Cursor
-from chiffon.ledger.planned import Planned
+from chiffon.ledger.planned import ONE_BY_ONE, Planned
 
 AFTER_END = "chiffon.after_end"
 """The work type that sees to what an end sets off, where the end was not a run's own."""
+
+RELEASE_CHORD = "chiffon.release_chord"
+"""The work type that goes on with a chord's body once its header is complete."""
 
 CHANNEL = "chiffon_ended"
 """The NOTIFY channel; its payload is a task id."""
@@ -16,6 +20,26 @@ CHANNEL = "chiffon_ended"
 def named_after(task_id: str, history_no: str) -> str:
     """The id, made of an end, of the task that sees to what it sets off."""
     return f"md5('after ' || {task_id} || ' ' || {history_no})::uuid::text"
+
+
+def to_be_seen_to(task: str) -> str:
+    """Whether an ended task's errbacks, chain and chord are still to be seen to. ``task``: its row's name."""
+    after = named_after(f"{task}.task_id", f"{task}.history_no")
+    unfinished = f"SELECT FROM tasks a WHERE a.task_id = {after} AND a.finished_at IS NULL"
+    return f"{task}.canvas ? 'embed' AND EXISTS ({unfinished} {ONE_BY_ONE})"
+
+
+def release_request_id(group_id: str) -> str:
+    """The ``request_id`` of the task that goes on with a chord: by this Postgres, too, can find it."""
+    return f"chord {group_id}"[:MAX_REQUEST_ID]
+
+
+def releasing(group_id: str) -> str:
+    """Whether a chord's body, for which its parts are read, is still to be gone on with."""
+    return (
+        f"EXISTS (SELECT FROM tasks r WHERE r.request_id = left('chord ' || {group_id}, {MAX_REQUEST_ID})"
+        f" AND r.work_type = '{RELEASE_CHORD}' AND r.finished_at IS NULL {ONE_BY_ONE})"
+    )
 
 
 def after_end(ends: str) -> str:

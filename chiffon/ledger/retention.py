@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from chiffon.ledger.connect import Cursor
+from chiffon.ledger.effects import releasing, to_be_seen_to
 from chiffon.ledger.expiry import Batch
 
 # name: forget tasks  -- deletes ended tasks of which nothing is waited for any more: no dead letter is owed, no
-# idempotency key is held, no chord or follower needs them; a chord's body, which reads its parts, begins only after the
-# release. In the order in which they were made, for that has an index.
+# idempotency key is held, no chord or follower needs them, and what their end sets off has been seen to; a chord's
+# body, which reads its parts, begins only after the release. In the order in which they were made, for that has an
+# index; and so has each thing that is looked up for one.
 # now() and not clock_timestamp(): a volatile function would read the whole table.
-_FORGET_TASKS = """
+_FORGET_TASKS = f"""
 WITH old AS MATERIALIZED (
   SELECT t.task_id, t.request_id, t.created_at FROM tasks t
    WHERE t.created_at >= %(after)s::timestamptz AND t.created_at < now() - make_interval(secs => %(age)s)
@@ -17,9 +19,11 @@ WITH old AS MATERIALIZED (
      AND NOT t.dead_letter_owed
      AND NOT EXISTS (SELECT FROM request_keys k WHERE k.request_id = t.request_id AND k.task_id = t.task_id
                         AND (k.expires_at IS NULL OR k.expires_at > now()))
+     AND NOT ({to_be_seen_to("t")})
      AND NOT EXISTS (SELECT FROM tasks f WHERE f.follows = t.task_id AND f.finished_at IS NULL)
      AND NOT EXISTS (SELECT FROM chords c WHERE c.group_id = t.canvas ->> 'group'
-                        AND (c.released_at IS NULL OR c.released_at >= now() - make_interval(secs => %(age)s)))
+                        AND (c.released_at IS NULL OR c.released_at >= now() - make_interval(secs => %(age)s)
+                             OR {releasing("c.group_id")}))
    ORDER BY t.created_at LIMIT %(limit)s FOR UPDATE OF t SKIP LOCKED
 ), keys AS (
   DELETE FROM request_keys k USING old WHERE k.request_id = old.request_id AND k.task_id = old.task_id

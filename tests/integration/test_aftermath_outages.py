@@ -10,7 +10,6 @@ from celery import Celery, signature
 
 from chiffon.agent import aftermath
 from chiffon.agent.app import create_app
-from chiffon.agent.continuations import RELEASE_CHORD
 from chiffon.agent.run import Report
 from chiffon.agent.trace import do_work
 from chiffon.config import Settings
@@ -18,7 +17,7 @@ from chiffon.devstack.postgres import PrivatePostgres
 from chiffon.domain.states import State
 from chiffon.domain.verdicts import Completed, GivenBack
 from chiffon.ledger import groups
-from chiffon.ledger.effects import AFTER_END
+from chiffon.ledger.effects import AFTER_END, RELEASE_CHORD
 from tests.bench import Bench
 
 FACTS = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,8 +11,8 @@ import pytest
 from chiffon.agent.commands import Finished
 from chiffon.agent.life import Identity, Life
 from chiffon.agent.reading import Reader
-from chiffon.agent.run import Draft, Report
-from chiffon.agent.settling import Settler
+from chiffon.agent.run import ChordPart, Draft, Report
+from chiffon.agent.settling import TRIES, Settler
 from chiffon.config import Settings
 from chiffon.domain import ids
 from chiffon.domain.tasks import Claim
@@ -88,6 +89,17 @@ def test_an_error_that_nobody_foresaw_keeps_the_end_until_it_has_passed(
     assert len(pauses) == 2
 
 
+def test_an_end_that_a_bug_keeps_from_being_written_down_becomes_a_failure_at_last(
+    bench: Bench, settler: Settler
+) -> None:
+    run = finished(bench.claimed())
+    run.report.chord_parts.append(ChordPart("g", run.settlement.task_id, "SUCCESS", {}, {"a": 1}))  # type: ignore[arg-type]
+    assert [settler.settle([run]) for _ in range(TRIES - 1)] == [[]] * (TRIES - 1)
+    [(settled, answer)] = settler.settle([run])
+    assert (settled, getattr(answer, "status", None)) == (run, "failed")
+    assert "can't adapt" in bench.row(run.settlement.task_id)["error"]["message"]
+
+
 def draft(name: Any = "echo", task_id: Any = None, **headers: Any) -> Draft:
     """A step that a run would publish: an echo of 1."""
     said = {"id": task_id or ids.new_task_id(), "task": name, **headers}
@@ -124,8 +136,10 @@ def ended_with(bench: Bench, row: dict[str, Any], reason: str) -> bool:
         (draft(request_id=""), "echo"),
         (draft(name="no\x00name"), "chiffon.unreadable"),
         (draft(task_id="x" * 300), "chiffon.unreadable"),
+        (draft(mine=2**64), "echo"),
+        (replace(draft(), routing_key="q" * 256), "echo"),
     ],
-    ids=["a time that is none", "a key that is none", "no name", "no id"],
+    ids=["a time that is none", "a key that is none", "no name", "no id", "no number of AMQP's", "no queue of AMQP's"],
 )
 def test_a_step_that_cannot_be_published_is_dead_lettered_with_the_reason(
     bench: Bench, settler: Settler, step: Draft, work_type: str

@@ -11,9 +11,10 @@ import pytest
 from chiffon.domain.states import CELERY_STATES, ENDS, State
 from chiffon.domain.verdicts import Completed, RetryLater
 from chiffon.ledger import expiry, groups, results
+from chiffon.ledger.effects import RELEASE_CHORD, release_request_id
 from chiffon.ledger.results import Part, StoredResult
 from tests.bench import Bench
-from tests.builders import an_error
+from tests.builders import an_error, new_task
 
 HOUR = 3600.0
 
@@ -242,6 +243,28 @@ def test_old_results_go_in_batches_and_failures_at_their_own_age(bench: Bench) -
         after, deleted = batch.newest, [*deleted, batch.deleted]
     assert deleted == [2, 2, 1, 0]
     assert bench.sql("SELECT task_id FROM results ORDER BY 1") == [("new",), ("old failure",)]
+
+
+def test_what_a_chord_has_kept_stays_until_its_body_is_gone_on_with(bench: Bench) -> None:
+    a_chord(bench, ["a"])
+    store(bench, "a", "SUCCESS", 1, meta='{"group_id": "chord"}')
+    finish(bench, "a")
+    release = new_task(work_type=RELEASE_CHORD, request_id=release_request_id("chord"), keyed=False)
+    bench.accept(release)
+    bench.sql("UPDATE chords SET released_at = clock_timestamp()")
+    bench.pass_time(2 * HOUR)
+
+    def expired() -> list[int]:
+        with bench.transaction() as cursor:
+            return [
+                expiry.expire_results(cursor, age=HOUR, failure_age=HOUR, limit=9).deleted,
+                expiry.expire_groups(cursor, age=HOUR, limit=9).deleted,
+                expiry.expire_chords(cursor, age=HOUR, limit=9).deleted,
+            ]
+
+    assert expired() == [0, 0, 0]
+    bench.settle(bench.claimed(release.task_id), Completed("null"))
+    assert expired() == [1, 1, 1]
 
 
 def test_results_outlive_their_age_while_a_chord_or_their_task_needs_them(bench: Bench) -> None:

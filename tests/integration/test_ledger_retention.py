@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+
 import pytest
 
 from chiffon.dispatch import forget
 from chiffon.dispatch.forget import Forgetting
 from chiffon.domain.states import ENDS, State
 from chiffon.domain.verdicts import Completed, Failed
-from chiffon.ledger.connect import open_session
+from chiffon.ledger import retention, sweeps
+from chiffon.ledger.connect import open_session, session_transaction
+from chiffon.ledger.effects import AFTER_END, RELEASE_CHORD, release_request_id
+from chiffon.ledger.expiry import START
 from chiffon.ledger.follow import follow
 from tests.bench import Bench
 from tests.builders import an_error, new_task
@@ -93,6 +98,57 @@ def test_what_a_follower_or_a_chord_waits_for_stays(bench: Bench) -> None:
     assert forgotten(bench) == 1
     assert part.task_id not in known(bench)
     assert first.task_id in known(bench)
+
+
+def test_an_end_stays_until_what_it_sets_off_is_seen_to(bench: Bench) -> None:
+    canvas = {"embed": {"errbacks": [{"task": "echo"}]}}
+    task_ids = [bench.born(canvas=canvas), bench.born(canvas=canvas)]
+    for task_id in task_ids:
+        bench.sql("UPDATE tasks SET expires_at = clock_timestamp() WHERE task_id = %s", task_id)
+    with bench.transaction() as cursor:
+        assert len(sweeps.expire(cursor, limit=9, ttl=0)) == 2
+    bench.pass_time(2 * AGE)
+    assert forgotten(bench) == 0
+    ((after,),) = bench.sql(
+        "SELECT task_id FROM tasks WHERE work_type = %s AND parameters ->> 'task_id' = %s", AFTER_END, task_ids[0]
+    )
+    bench.settle(bench.claimed(after), Completed("null"))
+    assert forgotten(bench) == 1
+    assert task_ids[0] not in known(bench)
+    assert task_ids[1] in known(bench)
+
+
+def test_the_parts_of_a_chord_stay_until_its_body_is_gone_on_with(bench: Bench) -> None:
+    part = new_task(canvas={"group": "chord"})
+    release = new_task(work_type=RELEASE_CHORD, request_id=release_request_id("chord"), keyed=False)
+    bench.accept(part, release)
+    bench.settle(bench.claimed(part.task_id), Completed("1"))
+    bench.sql("INSERT INTO chords (group_id, size, released_at) VALUES ('chord', 1, clock_timestamp())")
+    bench.pass_time(2 * AGE)
+    assert forgotten(bench) == 0
+    bench.settle(bench.claimed(release.task_id), Completed("null"))
+    assert forgotten(bench) == 1
+    assert known(bench) == {release.task_id}
+
+
+def test_what_still_needs_a_task_is_looked_up_and_not_read_from_end_to_end(bench: Bench) -> None:
+    bench.settle(bench.claimed(), Completed("1"))
+    many = "generate_series(1, 5000) AS n"
+    bench.sql(
+        "INSERT INTO tasks SELECT (jsonb_populate_record(t, jsonb_build_object("
+        f"'task_id', 'task ' || n, 'request_id', 'request ' || n))).* FROM tasks t, {many}"
+    )
+    bench.sql(f"INSERT INTO chords (group_id, released_at) SELECT 'chord ' || n, clock_timestamp() FROM {many}")
+    bench.sql("ANALYZE")
+    session = open_session(bench.url, "forgetful")
+    with closing(session), session_transaction(session) as cursor:
+        values = {"age": AGE, "limit": forget.BATCH, "after": START}
+        cursor.execute(f"EXPLAIN {retention._FORGET_TASKS}", values)
+        plan = "\n".join(line for (line,) in cursor.fetchall())
+    assert "Seq Scan" not in plan
+    assert "hashed SubPlan" not in plan
+    for alias, index in {"a": "pk_tasks", "r": "ix_tasks_request_id"}.items():
+        assert f"Index Scan using {index} on tasks {alias}" in plan
 
 
 def test_what_somebody_holds_is_left_for_the_next_time(bench: Bench) -> None:

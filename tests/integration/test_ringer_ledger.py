@@ -14,13 +14,15 @@ from chiffon.bus.confirms import Receipt
 from chiffon.bus.letters import Letter
 from chiffon.config import Settings
 from chiffon.dispatch import ring as room
-from chiffon.dispatch.ring import Ringer
+from chiffon.dispatch.ring import Debt, Ringer
 from chiffon.dispatch.submit import first_ring
 from chiffon.domain.errors import LedgerUnavailable, SchemaBehind
+from chiffon.domain.verdicts import Failed
 from chiffon.ledger.connect import Ledger
 from chiffon.ledger.failures import LostRace, RefusedData
 from tests.bench import Bench
-from tests.builders import new_task
+from tests.builders import an_error, new_task
+from tests.log_notes import LogNotes
 from tests.racing import PATIENCE, until
 
 
@@ -126,3 +128,34 @@ def test_trouble_with_one_batch_costs_at_most_its_confirms(
     assert bench.status(first.task_id) == ("queued" if is_repeated else "pending")
     ringer.stop()
     ledger.close()
+
+
+def test_a_task_that_amqp_cannot_ring_for_ends_with_the_reason_and_costs_no_neighbour(
+    bench: Bench, broker_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = LogNotes()
+    monkeypatch.setattr(room, "log", log)
+    ringer = Ringer(Settings(database_url=bench.url, broker_url=broker_url), bench.ledger)
+    unsayable = {"headers": {"n": 2**80}}
+    tasks = [new_task(canvas=unsayable), new_task(queue="q" * 300), new_task()]
+    bench.accept(*tasks)
+    ringer.ring([first_ring(task) for task in tasks])
+    until(lambda: bench.status(tasks[2].task_id) == "queued")
+    until(lambda: [bench.status(task.task_id) for task in tasks[:2]] == ["dead_lettered"] * 2)
+    for task in tasks[:2]:
+        row = bench.row(task.task_id)
+        assert "AMQP has no words for" in row["error"]["message"]
+        assert not row["dead_letter_owed"]
+    assert {line["task_id"] for line in log.said("unsayable")} == {task.task_id for task in tasks[:2]}
+    ringer.stop()
+
+
+def test_a_dead_letter_that_amqp_cannot_say_is_owed_no_longer(bench: Bench, broker_url: str) -> None:
+    ringer = Ringer(Settings(database_url=bench.url, broker_url=broker_url), bench.ledger)
+    task = new_task(canvas={"headers": {"n": 2**80}})
+    bench.accept(task)
+    bench.settle(bench.claimed(task.task_id), Failed(an_error()))
+    assert bench.row(task.task_id)["dead_letter_owed"]
+    ringer.ring([Debt(first_ring(task), "it broke")])
+    until(lambda: not bench.row(task.task_id)["dead_letter_owed"])
+    ringer.stop()

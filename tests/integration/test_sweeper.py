@@ -15,8 +15,9 @@ from chiffon.config import Settings
 from chiffon.devstack.postgres import PrivatePostgres
 from chiffon.dispatch import sweep
 from chiffon.dispatch.lost import Suspicion, ask_ready
-from chiffon.dispatch.ring import Debt
-from chiffon.dispatch.sweep import Sweeper
+from chiffon.dispatch.ring import BACKLOG, Debt, Ringer
+from chiffon.dispatch.submit import first_ring
+from chiffon.dispatch.sweep import BATCH, Sweeper
 from chiffon.domain.states import State
 from chiffon.domain.tasks import Ring
 from chiffon.ledger import agents
@@ -28,12 +29,15 @@ from tests.builders import new_task
 from tests.log_notes import LogNotes
 from tests.racing import until
 
+AWAY = "amqp://127.0.0.1:1//"
+
 
 class Notes:
     """Rings nothing, and notes what it was given; as a ringer does, it may have no way to the broker."""
 
     def __init__(self) -> None:
         self.connected = True
+        self.free = BATCH
         self._lock = threading.Lock()
         self._given: list[Ring | Debt] = []
 
@@ -45,6 +49,10 @@ class Notes:
     def ready(self) -> bool:
         """Whether there is a way to the broker."""
         return self.connected
+
+    def room(self) -> int:
+        """How many more it can take."""
+        return self.free
 
     def rung(self) -> list[str]:
         """The tasks that were rung for."""
@@ -245,6 +253,31 @@ def test_nothing_is_leased_while_the_broker_cannot_be_reached(bench: Bench, note
     notes.connected = True
     until(lambda: sorted(notes.rung()) == sorted([task_id, due]))
     running.stop()
+
+
+def test_no_more_is_leased_than_the_ringer_has_room_for(bench: Bench, notes: Notes) -> None:
+    notes.free = 0
+    tasks, due = [bench.born() for _ in range(3)], bench.born(delay=0.1)
+    failed = bench.task_in(State.FAILED)
+    bench.pass_time(60)
+    running = sweeper(bench, notes)
+    running.start()
+    until(lambda: bench.status(due) == "pending")
+    assert (notes.rung(), notes.paid()) == ([], set())
+    assert [bench.row(task_id)["ring_no"] for task_id in tasks] == [1, 1, 1]
+    notes.free = 2
+    until(lambda: set(notes.rung()) == {*tasks, due} and len(notes.paid()) == 1)
+    assert notes.paid() == {(failed, "it broke")}
+    running.stop()
+
+
+def test_the_ringer_has_room_for_what_it_can_publish_in_a_moment(bench: Bench) -> None:
+    ringer = Ringer(Settings(database_url=bench.url, broker_url=AWAY), bench.ledger)
+    assert ringer.room() == BACKLOG
+    bells = [first_ring(new_task()) for _ in range(10)]
+    ringer.ring(bells * (BACKLOG // 5))  # all but those that are with the broker, which does not answer
+    assert ringer.room() == 0
+    ringer.stop()
 
 
 @pytest.mark.usefixtures("sweeping")

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from chiffon.agent.fields import MAX_HEADERS
 from chiffon.agent.reading import Reader, Unrunnable
 from chiffon.agent.run import Draft
 from chiffon.bus.letters import DOORBELL
@@ -162,6 +163,12 @@ def test_a_celery_body_of_another_shape_is_refused(body: object) -> None:
         {"shadow": 7},
         {"reply_to": b"\xff"},
         {"group_index": math.nan},
+        {"group_index": 2**63},
+        {"stamps": {"a": [{"b": -(2**63) - 1}]}},
+        {"stamps": {"ü" * 128: 1}},
+        {"mine": 2**64},
+        {"m" * 256: 1},
+        {"mine": "x" * MAX_HEADERS},
     ],
 )
 def test_a_celery_header_of_the_wrong_shape_is_refused(headers: dict[str, Any]) -> None:
@@ -179,6 +186,11 @@ def test_a_celery_header_of_the_wrong_shape_is_refused(headers: dict[str, Any]) 
         {"chain": "abc"},
         {"chord": [{"task": "body"}]},
         {"chord": "body"},
+        {"chord": {"task": "body", "chord_size": {"a": 1}}},
+        {"chord": {"task": "body", "chord_size": "2"}},
+        {"chord": {"task": "body", "chord_size": True}},
+        {"chord": {"task": "body", "chord_size": -1}},
+        {"chord": {"task": "body", "chord_size": 2**31}},
     ],
 )
 def test_an_embedded_signature_of_the_wrong_shape_is_refused(embed: dict[str, Any]) -> None:

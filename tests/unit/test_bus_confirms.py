@@ -202,6 +202,7 @@ def test_a_letter_that_amqp_cannot_say_is_refused_before_a_byte_of_it_and_its_ne
     receipt = Confirms(broker).publish([first, letter, last], time.monotonic() + 5)  # type: ignore[arg-type]
     assert receipt.confirmed == ids(first, last)
     assert receipt.unconfirmed == receipt.refused == ids(letter)
+    assert receipt.unsayable == {letter.message.message_id: receipt.why}
     assert letter.message.message_id in receipt.why
     assert receipt.usable
     assert not broker.dropped

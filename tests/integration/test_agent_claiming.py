@@ -1,0 +1,72 @@
+"""Claiming many at once: what the ledger fails at, for no fault of the data, is no dead letter."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import pytest
+
+from chiffon.agent.claiming import Claimer
+from chiffon.agent.commands import Offer, Refused
+from chiffon.agent.life import Identity, Life
+from chiffon.agent.reading import Direct, Doorbell, Reader
+from chiffon.config import Settings
+from chiffon.domain.tasks import Claim
+from chiffon.domain.work import registry
+from tests.bench import Bench
+from tests.builders import new_task
+
+TROUBLE = """
+CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+  IF NEW.task_id = TG_ARGV[0] THEN
+    RAISE EXCEPTION 'no' USING ERRCODE = TG_ARGV[1];
+  END IF;
+  RETURN NEW;
+END $$;
+"""
+
+
+class Silence:
+    """A ringer that rings nothing."""
+
+    def ring(self, rings: Iterable[object]) -> None:
+        """Forget them."""
+
+
+@pytest.fixture
+def claimer(bench: Bench) -> Iterator[Claimer]:
+    settings = Settings(database_url=bench.url)
+    life = Life(bench.url, Identity("claimer", 1, ("work_queue",), ("echo",), "0"))
+    life.begin()
+    yield Claimer(settings, life, Reader(registry, {"echo": None}, 1_000), Silence())  # type: ignore[arg-type]
+    life.drop()
+
+
+def refuse(bench: Bench, task_id: str, state: str) -> None:
+    """From here on Postgres says no, by an SQLSTATE, to whatever is done with a task."""
+    bench.sql(TROUBLE)
+    bench.sql(
+        "CREATE TRIGGER trouble BEFORE INSERT OR UPDATE ON tasks FOR EACH ROW EXECUTE FUNCTION "
+        f"refuse('{task_id}', '{state}')"
+    )
+
+
+@pytest.mark.parametrize("state", ["42501", "42883", "XX000"])
+@pytest.mark.parametrize("is_direct", [False, True], ids=["a doorbell", "a direct message"])
+def test_what_postgres_cannot_do_at_the_moment_is_claimed_once_it_can(
+    bench: Bench, claimer: Claimer, state: str, is_direct: bool
+) -> None:
+    bad = Direct(new_task(origin="message")) if is_direct else Doorbell(bench.born())
+    offers = [Offer(what, lambda fate: None) for what in (bad, Doorbell(bench.born()))]
+    refuse(bench, offers[0].task_id, state)
+    assert [(offer, type(fate)) for offer, fate in claimer.claim(offers)] == [(offers[1], Claim)]
+    bench.sql("DROP TRIGGER trouble ON tasks")
+    assert [(offer, type(fate)) for offer, fate in claimer.claim(offers)] == [(offer, Claim) for offer in offers]
+
+
+def test_what_postgres_refuses_for_its_data_is_refused(bench: Bench, claimer: Claimer) -> None:
+    direct = new_task(origin="message")
+    refuse(bench, direct.task_id, "22000")
+    ((_, fate),) = claimer.claim([Offer(Direct(direct), lambda fate: None)])
+    assert isinstance(fate, Refused)
