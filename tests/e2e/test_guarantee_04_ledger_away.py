@@ -6,6 +6,7 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from signal import SIGTERM
 
 import pytest
 
@@ -25,6 +26,7 @@ pytest_plugins = ("tests.e2e.fixtures",)
 pytestmark = pytest.mark.e2e
 
 AWAY_FOR = 12  # seconds: longer than any single patience of those who wait for Postgres
+A_MINUTE = 60  # seconds, by the guarantee
 AT_ONCE = 5.0
 """Seconds that a refusal may take."""
 
@@ -112,3 +114,50 @@ def test_while_postgres_is_away_callers_are_told_at_once_and_may_repeat_themselv
     api.wait_for(task_id, "completed")
     assert diary.has_each_once([first, task_id])
     assert ledger.count("executions") == 2
+
+
+def test_a_minute_without_postgres_costs_neither_what_runs_nor_what_waits(
+    postgres: PrivatePostgres,
+    mortal_broker: BrokerNode,
+    rabbitmq: PrivateRabbitMQ,
+    api: HttpClient,
+    agents: Agents,
+    amqp_client: RawAmqp,
+    diary: Diary,
+    ledger: LedgerReader,
+) -> None:
+    agents.start_team("first", "second", concurrency=2, ack_after=5)
+    running = api.dispatch_many([("test.run", {"path": str(diary.path), "seconds": 20})] * 2)
+    eventually("both runs to be under way", lambda: diary.notes() == ["begun", "begun"])
+    eventually("both to be the ledger's", lambda: unacknowledged(rabbitmq, mortal_broker.url) == 0)
+    assert ledger.statuses() == {"running": 2}
+
+    with killed(postgres):
+        amqp_client.publish_json(envelope("test.append", diary.parameters("direct"), task_id="direct"))
+        always("what was begun", lambda: set(diary.task_ids()) == set(running), during=A_MINUTE)
+        assert diary.notes() == ["begun", "begun", "ended", "ended"]
+        assert unacknowledged(rabbitmq, mortal_broker.url) + amqp_client.ready("work_queue") == 1
+
+    eventually("all to be settled", lambda: ledger.statuses() == {"completed": 3})
+    for task_id in running:
+        assert ledger.outcomes(task_id) == ["completed"]
+        assert api.task(task_id)["result"] == {"pid": diary.entries(task_id)[0].pid}
+    assert diary.notes()[4:] == ["direct"]
+
+
+def test_an_agent_that_is_told_to_end_while_postgres_is_away_waits_for_it_and_settles(
+    postgres: PrivatePostgres, api: HttpClient, agents: Agents, diary: Diary, ledger: LedgerReader
+) -> None:
+    leaving = agents.start("leaving")
+    task_id = api.dispatch("test.run", {"path": str(diary.path), "seconds": 4})
+    eventually("the run to be under way", lambda: diary.notes() == ["begun"])
+
+    with killed(postgres):
+        leaving.container.signal(SIGTERM)
+        always("the agent", lambda: leaving.container.exit_code is None, during=10)
+        assert diary.notes() == ["begun", "ended"]
+
+    eventually("it to be gone", lambda: leaving.container.exit_code is not None)
+    assert leaving.container.exit_code == 0
+    assert ledger.outcomes(task_id) == ["completed"]
+    assert api.task(task_id)["result"] == {"pid": diary.entries(task_id)[0].pid}
