@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from chiffon.agent.life import Identity, Life
 from chiffon.config import validated_database_url
 from chiffon.domain.states import State
 from chiffon.domain.tasks import Acceptance, Claim, Fate, NewTask
@@ -48,6 +49,7 @@ class Agent:
         queues: Sequence[str] = ("work_queue",),
     ) -> None:
         self.name = name
+        self._url = url
         self.session = open_session(url, f"agent {name}")
         with session_transaction(self.session) as cursor:
             self.incarnation = agents.register(
@@ -70,6 +72,17 @@ class Agent:
         offers = {task_id: token or str(uuid.uuid4()) for task_id in task_ids}
         with session_transaction(self.session) as cursor:
             return claims.claim(cursor, offers, incarnation=self.incarnation, agent_id=self.name)
+
+    def rejoin(self) -> set[tuple[str, int]]:
+        """Be there again after its session was lost; the executions that are its own still.
+
+        Raises LedgerUnavailable while somebody else holds the lock.
+        """
+        life = Life(self._url, Identity(self.name, 4, ("work_queue",), ("echo",), "0"))
+        life.incarnation = self.incarnation
+        held = life.begin()
+        self.session = life._session
+        return held
 
     def die(self) -> None:
         """Be gone without a word, and the lock with it."""

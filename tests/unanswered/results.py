@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from chiffon.domain.states import State
-from chiffon.ledger import agents, expiry, groups, results
+from chiffon.ledger import agents, expiry, groups, results, retention, sweeps
 from chiffon.ledger.connect import Cursor
 from chiffon.ledger.results import StoredResult
 from tests.bench import Bench
@@ -37,6 +37,37 @@ def leave(bench: Bench) -> Write:
         assert bench.sql("SELECT stopped_at IS NOT NULL FROM agents") == [(True,)]
 
     return Write(inside(lambda c: agents.leave(c, incarnation)), None, moves, check)
+
+
+def forget_agents(bench: Bench) -> Write:
+    gone, here = bench.agent("gone"), bench.agent("here")
+    with bench.transaction() as cursor:
+        agents.leave(cursor, gone.incarnation)
+    bench.pass_time(100)
+
+    def check() -> None:
+        assert bench.sql("SELECT incarnation FROM agents") == [(here.incarnation,)]
+
+    return Write(inside(lambda c: retention.forget_agents(c, age=50)), 0, check=check)
+
+
+def silence(bench: Bench) -> Write:
+    mute, living = bench.agent("mute"), bench.agent("living")
+    bench.pass_time(100)
+    with bench.transaction() as cursor:
+        agents.beat(cursor, living.incarnation, queues=["work_queue"], slots=4)
+    both = [mute.incarnation, living.incarnation]
+
+    def mute_ones() -> set[int]:
+        with bench.transaction() as cursor:
+            return sweeps.mute(cursor, offline_after=50)
+
+    def check() -> None:
+        assert mute_ones() == set()
+        bench.claimed(by=living)
+
+    write = inside(lambda c: sweeps.silence(c, both, offline_after=50))
+    return Write(write, [], beside=mute_ones, check=check)
 
 
 # Results
@@ -129,7 +160,7 @@ def expire_results(bench: Bench) -> Write:
 
 
 WRITES: list[Callable[[Bench], Write]] = [
-    beat, drain, leave,
+    beat, drain, leave, forget_agents, silence,
     store_success, store_failure, forget, begin_chord, begin_chord_again, size_chord, add_to_chord, finish_last_part,
     forget_parts, make_header, save_group, delete_group, expire_results,
 ]  # fmt: skip

@@ -17,8 +17,9 @@ from chiffon.domain.errors import WrongState
 from chiffon.domain.states import State
 from chiffon.domain.tasks import Claim
 from chiffon.domain.verdicts import Completed, Failed
-from chiffon.ledger import claims, condemn, rings, sweeps
+from chiffon.ledger import claims, condemn, retention, rings, sweeps
 from chiffon.ledger.connect import Cursor, Ledger
+from chiffon.ledger.expiry import START, Batch
 from chiffon.ledger.settle import Recorded, Settlement, clear_debts, settle
 from tests.bench import LEASE, MAX_CRASHES, TTL, Bench
 from tests.builders import an_error, new_task
@@ -204,6 +205,20 @@ def clear_debt(bench: Bench) -> Write:
     return Write(inside(lambda c: clear_debts(c, [task_id])))
 
 
+def forget_tasks(bench: Bench) -> Write:
+    bench.task_in(State.COMPLETED)
+    owed = bench.task_in(State.FAILED)
+    bench.pass_time(TTL + 100)
+    young = bench.task_in(State.COMPLETED)
+
+    def check() -> None:
+        assert {task_id for (task_id,) in bench.sql("SELECT task_id FROM tasks")} == {owed, young}
+
+    return Write(
+        inside(lambda c: retention.forget_tasks(c, age=50, limit=10, after=START)), Batch(0, START), check=check
+    )
+
+
 # What comes from messages
 
 
@@ -243,6 +258,6 @@ WRITES: list[Callable[[Bench], Write]] = [
     lease, confirm, due, lost,
     claim, mark_started, progress, settle_done, settle_failed, give_back_forgotten,
     expire, take_over, take_over_for_the_last_time, condemn_waiting, cancel_waiting, ask_to_stop, replay_failed,
-    debts, clear_debt,
+    debts, clear_debt, forget_tasks,
     bear, bear_anonymous, follow, follow_what_has_ended, bear_condemned,
 ]  # fmt: skip

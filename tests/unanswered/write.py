@@ -15,13 +15,14 @@ class Write:
     """Something that a caller has the ledger do, and does again when it heard nothing.
 
     ``again``: what it is told the second time. ``moves``: columns in which the second time may be seen.
-    ``check``: what else must hold.
+    ``check``: what else must hold. ``beside``: what it changes, if that is in no row.
     """
 
     do: Callable[[Ledger], Any]
     again: Any = None
     moves: frozenset[str] = frozenset()
     check: Callable[[], None] = lambda: None
+    beside: Callable[[], Any] = lambda: None
 
 
 def inside(write: Callable[[Cursor], Any]) -> Callable[[Ledger], Any]:
