@@ -80,8 +80,6 @@ class Reader:
 
         Raises InvalidInput if its form does not fit.
         """
-        if draft.routing_key is not None and not is_short(draft.routing_key):
-            raise MalformedMessage("the name of its queue has more than 255 bytes")
         task = self._task(draft.headers, draft.arguments, draft.parameters, draft.embed, draft.priority)
         if task.work_type in self.work_types:
             with suppress(InvalidInput):  # else it is dead-lettered when it is run, and says why
