@@ -15,7 +15,7 @@ from kombu.utils.json import loads
 from chiffon.agent import fields
 from chiffon.agent.run import Draft
 from chiffon.bus.inflate import bounded_decompress
-from chiffon.bus.letters import DOORBELL, is_short
+from chiffon.bus.letters import DOORBELL
 from chiffon.domain import ids
 from chiffon.domain.envelope import MessageEnvelope, parse_envelope
 from chiffon.domain.errors import InvalidInput, MalformedMessage, NotJson
