@@ -10,7 +10,7 @@ from flask_sqlalchemy import SQLAlchemy
 
 from chiffon import config
 from chiffon.api import keys, listening, openapi, pages, parts, prefix, problems, request_log
-from chiffon.api.routes import dead_letters, dispatch, events, health, queues, registry, tasks
+from chiffon.api.routes import dead_letters, dispatch, events, health, metrics, queues, registry, tasks
 from chiffon.api.streams import Streams
 from chiffon.config import Settings
 from chiffon.dispatch.health import BrokerProbe, SchemaGuard
@@ -56,7 +56,7 @@ def create_app(settings: Settings | None = None) -> APIFlask:
     keys.install(app, settings.api_keys)
     problems.install(app)
     parts.install(app, _parts(app, settings))
-    for room in (dispatch, tasks, events, registry, queues, dead_letters, health):
+    for room in (dispatch, tasks, events, registry, queues, dead_letters, health, metrics):
         app.register_blueprint(room.blueprint)
     app.register_blueprint(pages.blueprint)
     openapi.install(app, needs_key=bool(settings.api_keys))

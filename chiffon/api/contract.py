@@ -51,19 +51,19 @@ class Header:
 class Operation:
     """What the OpenAPI says of a view.
 
-    ``gives``: by status, the model (None: nothing) and what it means. ``media_type``: what it comes as.
+    ``gives``: by status, the model (str: text; None: nothing) and what it means. ``media_types``: what it may come as.
     ``problems``: its own, beside those of every operation with such inputs. ``is_open``: it asks for no key, and takes
     any query.
     """
 
-    gives: Mapping[int, tuple[type[BaseModel] | None, str]]
+    gives: Mapping[int, tuple[type[BaseModel] | type[str] | None, str]]
     body: type[BaseModel] | None = None
     query: type[BaseModel] | None = None
     headers: tuple[Header, ...] = ()
     answer_headers: Mapping[int, Mapping[str, str]] | None = None
     problems: tuple[Kind, ...] = ()
     is_open: bool = False
-    media_type: str = JSON
+    media_types: tuple[str, ...] = (JSON,)
 
 
 class _NoQuery(BaseModel):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, cast
+from typing import Any, TypeGuard, cast
 
 from apiflask import APIFlask
 from pydantic import BaseModel
@@ -73,7 +73,7 @@ def _schemas(abouts: Iterator[Operation]) -> Document:
     for about in abouts:
         if about.body is not None:
             wanted[about.body, "validation"] = None
-        wanted.update({(model, "serialization"): None for model, _ in about.gives.values() if model is not None})
+        wanted.update({(model, "serialization"): None for model, _ in about.gives.values() if _is_model(model)})
     _, found = models_json_schema(list(wanted), ref_template=_REFERENCE)
     schemas: Document = found["$defs"]
     return schemas
@@ -83,8 +83,14 @@ def _schema(model: type[BaseModel]) -> Document:
     return {"$ref": _REFERENCE.format(model=model.__name__)}
 
 
-def _of_content(about: Operation, model: type[BaseModel]) -> Document:
-    if about.media_type == JSON:
+def _is_model(given: type[BaseModel] | type[str] | None) -> TypeGuard[type[BaseModel]]:
+    return given is not None and issubclass(given, BaseModel)
+
+
+def _of_content(kind: str, model: type[BaseModel] | type[str]) -> Document:
+    if not _is_model(model):
+        return {"type": "string"}
+    if kind == JSON:
         return _schema(model)
     return {"type": "string", "contentMediaType": JSON, "contentSchema": _schema(model)}
 
@@ -127,7 +133,7 @@ def _answers(about: Operation) -> dict[int, Document]:
     for status, (model, meaning) in about.gives.items():
         found[status] = {"description": meaning}
         if model is not None:
-            found[status]["content"] = {about.media_type: {"schema": _of_content(about, model)}}
+            found[status]["content"] = {kind: {"schema": _of_content(kind, model)} for kind in about.media_types}
         named = (about.answer_headers or {}).get(status, {})
         if named:
             found[status]["headers"] = {

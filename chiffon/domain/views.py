@@ -108,6 +108,25 @@ class AgentView:
 
 
 @dataclass(frozen=True)
+class RecentEnds:
+    """Tasks of one work type that have ended so in the last minute. ``run_seconds``: by quantile; none if none ran."""
+
+    work_type: str
+    status: str
+    many: int
+    run_seconds: dict[float, float]
+
+
+@dataclass(frozen=True)
+class LedgerFigures:
+    """What the ledger knows beside its queues. ``delayed``: by state; ``owed``: dead letters."""
+
+    delayed: dict[str, int]
+    owed: int
+    recent: Sequence[RecentEnds]
+
+
+@dataclass(frozen=True)
 class QueueFigures:
     """What the ledger knows of a queue. ``oldest_age_seconds``: of the task that has waited longest, None if none."""
 

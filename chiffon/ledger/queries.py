@@ -11,7 +11,9 @@ from chiffon.domain.views import (
     AgentView,
     ExecutionView,
     HistoryEntry,
+    LedgerFigures,
     QueueFigures,
+    RecentEnds,
     TaskFilter,
     TaskSteps,
     TaskView,
@@ -86,6 +88,26 @@ SELECT queue, sum(waiting)::int, sum(running)::int, extract(epoch FROM clock_tim
         SELECT queue, 0, count(*), NULL FROM tasks WHERE status = 'running' GROUP BY queue) AS found
  GROUP BY queue ORDER BY queue
 """
+
+# name: delayed  -- reads how many wait for their time
+_DELAYED = "SELECT status, count(*) FROM tasks WHERE status IN ('scheduled', 'retrying') GROUP BY status"
+
+# name: owed  -- reads how many dead letters are owed
+_OWED = "SELECT count(*) FROM tasks WHERE dead_letter_owed"
+
+# name: recent  -- reads what has ended in the last minute, and how long that had run
+# By the index of the results, which are written with every end.
+_RECENT = """
+SELECT t.work_type, t.status, count(*),
+       percentile_disc(%(quantiles)s::float8[])
+         WITHIN GROUP (ORDER BY extract(epoch FROM t.finished_at - t.started_at)::float8)
+         FILTER (WHERE t.started_at IS NOT NULL)
+  FROM results r JOIN tasks t USING (task_id)
+ WHERE r.date_done > now() - interval '1 minute' AND t.finished_at IS NOT NULL
+ GROUP BY t.work_type, t.status ORDER BY t.work_type, t.status
+"""
+
+_QUANTILES = (0.5, 0.9, 0.99)
 
 
 def task(cursor: Cursor, task_id: str) -> TaskView | None:
@@ -165,3 +187,18 @@ def queues(cursor: Cursor) -> list[QueueFigures]:
     """What waits and runs in each queue that has any work."""
     cursor.execute(_QUEUES)
     return [QueueFigures(*row) for row in cursor.fetchall()]
+
+
+def figures(cursor: Cursor) -> LedgerFigures:
+    """What is to be told beside the queues: what waits for its time, what is owed, what has just ended."""
+    cursor.execute(_DELAYED)
+    delayed = {"scheduled": 0, "retrying": 0} | dict(cursor.fetchall())
+    cursor.execute(_OWED)
+    ((owed,),) = cursor.fetchall()
+    cursor.execute(_RECENT, {"quantiles": list(_QUANTILES)})
+    return LedgerFigures(delayed, owed, [_recent(*row) for row in cursor.fetchall()])
+
+
+def _recent(work_type: str, status: str, many: int, seconds: list[float | None] | None) -> RecentEnds:
+    took = zip(_QUANTILES, seconds or (), strict=False)
+    return RecentEnds(work_type, status, many, {q: value for q, value in took if value is not None})

@@ -28,6 +28,7 @@ ROUTES = {
     ("post", "/dead-letters/replay"),
     ("post", "/dead-letters/discard"),
     ("get", "/health/live"),
+    ("get", "/metrics"),
     ("get", "/health/ready"),
 }
 

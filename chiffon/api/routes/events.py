@@ -46,7 +46,7 @@ _LAST_SEEN = Header(
             200: (Step, "One event for each step, its `id` the step's number; the stream ends with the task."),
             204: (None, "The task has ended, and there is no step after `Last-Event-ID`: no need to ask again."),
         },
-        media_type=MEDIA_TYPE,
+        media_types=(MEDIA_TYPE,),
         problems=(kinds.TASK_NOT_FOUND, kinds.TOO_MANY_STREAMS, *kinds.OF_THE_LEDGER),
     )
 )

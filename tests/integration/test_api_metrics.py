@@ -1,0 +1,92 @@
+"""Metrics, read as Prometheus reads them. The agent is one that the test plays."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_open
+from prometheus_client.parser import text_string_to_metric_families as parse
+
+from chiffon.domain.verdicts import Failed, RetryLater, WorkError
+from tests.api import NOBODY, DocumentedClient, api
+from tests.bench import Bench
+from tests.hand_agent import HandAgent
+
+ECHO = {"work_type": "echo", "parameters": {"input": "hello"}}
+ERROR = WorkError("ValueError", "no")
+
+
+@pytest.fixture
+def client(ledger_url: str, broker_url: str) -> DocumentedClient:
+    return api(database_url=ledger_url, broker_url=broker_url)
+
+
+def dispatch(client: DocumentedClient, **fields: Any) -> str:
+    said = client.post("/dispatch", json={**ECHO, **fields}).json
+    assert said is not None
+    return str(said["task_id"])
+
+
+def metrics(client: DocumentedClient, *, accept: str = "") -> dict[tuple[str, ...], float]:
+    """Each value, by the name and the labels' values, in the order of the labels' names."""
+    response = client.get("/metrics", headers={"Accept": accept} if accept else {})
+    assert response.status_code == 200
+    families = (parse_open if "openmetrics" in response.content_type else parse)(response.text)
+    return {
+        (s.name, *(value for _, value in sorted(s.labels.items()))): s.value
+        for family in families
+        for s in family.samples
+    }
+
+
+def test_it_says_what_waits_runs_and_has_ended_and_who_is_there(client: DocumentedClient, ledger_url: str) -> None:
+    with HandAgent(ledger_url) as agent:
+        for _ in range(3):
+            agent.complete(dispatch(client), "done")
+        agent.settle(agent.claim(dispatch(client)), Failed(ERROR))
+        agent.settle(agent.claim(dispatch(client)), RetryLater(60.0, ERROR))
+        agent.claim(dispatch(client))
+        dispatch(client, delay_seconds=60)
+        for _ in range(2):
+            dispatch(client)
+        found = metrics(client)
+    assert found["chiffon_ledger_up",] == found["chiffon_broker_up",] == 1
+    assert found["chiffon_queue_waiting_tasks", "work_queue"] == 2
+    assert found["chiffon_queue_running_tasks", "work_queue"] == 1
+    assert found["chiffon_queue_oldest_task_age_seconds", "work_queue"] > 0
+    assert found["chiffon_delayed_tasks", "scheduled"] == found["chiffon_delayed_tasks", "retrying"] == 1
+    assert found["chiffon_owed_dead_letters",] == 1
+    assert found["chiffon_agents", "online"] == 1
+    assert found["chiffon_agents", "offline"] == 0
+    assert found["chiffon_ended_tasks", "completed", "echo"] == 3
+    assert found["chiffon_ended_tasks", "failed", "echo"] == 1
+    assert found["chiffon_run_seconds", "0.99", "completed", "echo"] >= 0
+
+
+def test_what_has_ended_long_ago_is_told_no_more(client: DocumentedClient, ledger_url: str, bench: Bench) -> None:
+    with HandAgent(ledger_url) as agent:
+        agent.complete(dispatch(client), "done")
+    bench.sql("UPDATE results SET date_done = date_done - interval '61 seconds' RETURNING task_id")
+    assert not [name for name in metrics(client) if name[0] == "chiffon_ended_tasks"]
+
+
+def test_the_broker_s_figures_are_missing_while_it_is_away(ledger_url: str) -> None:
+    found = metrics(api(database_url=ledger_url))
+    assert (found["chiffon_ledger_up",], found["chiffon_broker_up",]) == (1, 0)
+    assert found["chiffon_queue_waiting_tasks", "work_queue"] == 0
+    assert ("chiffon_queue_ready_messages", "work_queue") not in found
+
+
+def test_a_ledger_that_is_away_is_told_and_no_failure(broker_url: str) -> None:
+    client = api(database_url=f"postgresql://{NOBODY}/nothing", broker_url=broker_url)
+    assert metrics(client) == {("chiffon_ledger_up",): 0}
+
+
+def test_open_metrics_are_given_to_who_accepts_them(client: DocumentedClient) -> None:
+    assert metrics(client, accept="application/openmetrics-text; version=1.0.0")["chiffon_ledger_up",] == 1
+
+
+def test_it_asks_for_a_key_as_everything_does(ledger_url: str) -> None:
+    answer = api(database_url=ledger_url, api_keys=("secret",)).get("/metrics")
+    assert answer.status_code == 401
