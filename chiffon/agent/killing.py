@@ -1,4 +1,4 @@
-"""Hands on the pool's processes, where Celery has none: killing one, and ending what is being said to one."""
+"""Hands on the pool's processes, where Celery has none: killing one, and ending what is being said to one or by one."""
 
 from __future__ import annotations
 
@@ -46,3 +46,29 @@ def finish_writes(pool: Any) -> None:
             except (StopIteration, OSError, EOFError):
                 writers.discard(writer)
         time.sleep(0.001)
+
+
+def finish_reads(pool: Any) -> None:
+    """Before a prefork pool's event loop forgets its readers: read on what a part of has been read.
+
+    Whoever reads next would take the rest of a result for the beginning of another.
+    """
+    asynpool: Any = getattr(pool, "_pool", None)
+    processes = getattr(asynpool, "_fileno_to_outq", None) or {}
+    for descriptor, process in list(processes.items()):
+        if asynpool._result_handler._finish_partial_read(descriptor, process):  # it says no more
+            kill(process.pid)
+            processes.pop(descriptor, None)
+
+
+def finish_reads_before_resets(hub: Any, pool: Any) -> None:
+    """Have Celery finish them whenever it resets its event loop, as it does when it loses its connection."""
+    reset = hub.reset
+
+    def finish_and_reset() -> None:
+        try:
+            finish_reads(pool)
+        finally:
+            reset()
+
+    hub.reset = finish_and_reset
