@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import os
+import signal
 import time
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
@@ -12,7 +14,7 @@ import pytest
 from celery.concurrency.asynpool import AsynPool
 from kombu.asynchronous import Hub
 
-from chiffon.agent.killing import finish_reads, finish_reads_before_resets, kill
+from chiffon.agent.killing import finish_reads, finish_reads_before_resets, kill, resume_writes
 
 PATIENCE = 30.0
 MANY = 4_000_000
@@ -92,3 +94,24 @@ def test_a_result_that_is_half_read_when_the_next_connection_stands_is_read_to_i
 
     loop.until(lambda: len(loop.results) == 2)
     assert [len(result) for result in loop.results] == [MANY, 1]
+
+
+def test_what_is_half_written_when_the_connection_is_lost_is_written_on_and_a_slow_process_is_left_in_peace(
+    loop: Loop,
+) -> None:
+    [process] = loop.pool._pool
+    loop.order(os.getpid)
+    loop.until(lambda: loop.results == [process.pid])
+    os.kill(process.pid, signal.SIGSTOP)
+    loop.order(len, many(MANY))
+    loop.until(lambda: loop.pool._active_writers)
+
+    loop.hub.reset()
+    resume_writes(SimpleNamespace(_pool=loop.pool), loop.hub)
+    loop.register()
+    os.kill(process.pid, signal.SIGCONT)
+
+    loop.until(lambda: len(loop.results) == 2)
+    loop.order(os.getpid)
+    loop.until(lambda: len(loop.results) == 3)
+    assert loop.results == [process.pid, MANY, process.pid]
