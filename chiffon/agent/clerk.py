@@ -121,11 +121,8 @@ class Clerk:
             except Exception:  # nothing on the wire or in the ledger may end the agent
                 log.exception("clerk_failed")
                 time.sleep(TICK)
-        try:
-            settings = self._settings
-            self._life.end(ttl=settings.idempotency_ttl, max_deaths=settings.max_crashes * DEATHS_PER_CRASH)
-        except LedgerUnavailable as error:
-            log.warning("goodbye_not_written", reason=str(error))
+        settings = self._settings
+        self._life.say_goodbye(ttl=settings.idempotency_ttl, max_deaths=settings.max_crashes * DEATHS_PER_CRASH)
 
     def _idle(self) -> bool:
         return self._commands.empty() and not self._finished and not self._condemned

@@ -9,7 +9,7 @@ import structlog
 from celery.worker.loops import _timer_entries
 from celery.worker.state import maybe_shutdown
 
-from chiffon.agent.killing import notice_the_dead
+from chiffon.agent.killing import finish_reads, notice_the_dead
 from chiffon.agent.mailbox import Mailbox
 from chiffon.bus.connect import advice
 
@@ -42,6 +42,7 @@ class Meanwhile:
         until = time.monotonic() + seconds
         if not self._registered:  # once an outage: each time the pool brings timers along
             notice_the_dead(self._pool)
+            finish_reads(self._pool)
             self._pool.register_with_event_loop(self._hub)
             self._mailbox.register(self._hub)
             self._registered = True

@@ -17,7 +17,7 @@ from chiffon.agent.connecting import Meanwhile, connected
 from chiffon.agent.drain import Drain
 from chiffon.agent.hearing import Hearing
 from chiffon.agent.intake import Intake
-from chiffon.agent.killing import finish_writes, notice_the_dead
+from chiffon.agent.killing import finish_reads, finish_reads_before_resets, notice_the_dead, resume_writes
 from chiffon.agent.life import Identity, Life
 from chiffon.agent.line import Line
 from chiffon.agent.mailbox import Mailbox
@@ -138,6 +138,8 @@ class LedgerConsumer(Consumer):
     def start(self) -> None:
         """Begin: the ledger first, so that the dead are noticed while the broker is still being called."""
         self._drain.listen()
+        if self.hub is not None:
+            finish_reads_before_resets(self.hub, self.pool)
         if not isinstance(self.pool, SoloPool):  # there the work itself holds the loop up
             self._watch.start()
         self._clerk.start()
@@ -147,6 +149,7 @@ class LedgerConsumer(Consumer):
     def loop_args(self) -> Any:
         """What the event loop begins with, after each connect."""
         notice_the_dead(self.pool)
+        finish_reads(self.pool)
         return super().loop_args()
 
     def register_with_event_loop(self, hub: Any) -> None:
@@ -202,7 +205,7 @@ class LedgerConsumer(Consumer):
         if self.event_dispatcher is not None and self.event_dispatcher.connection is not None:
             # What went silent with it would be asked for a goodbye, and waited for without an end.
             self.event_dispatcher.connection.collect()
-        finish_writes(self.pool)
+        resume_writes(self.pool, self.hub)
 
     def stop(self) -> None:
         """Take nothing new; finish what runs, up to a limit."""

@@ -1,10 +1,10 @@
-"""Hands on the pool's processes, where Celery has none: killing one, and ending what is being said to one."""
+"""Hands on the pool's processes, where Celery has none: killing one, and ending what is being said to one or by one."""
 
 from __future__ import annotations
 
+import inspect
 import os
 import signal
-import time
 from typing import Any
 
 
@@ -28,21 +28,42 @@ def notice_the_dead(pool: Any) -> None:
             del process._sentinel_poll  # then its own descriptor is watched, which says at once that it is dead
 
 
-_WRITING_TAKES = 5.0
-"""Seconds, at most, until a process has read what was being written to it."""
+def resume_writes(pool: Any, hub: Any) -> None:
+    """Have what was being written to the processes of a prefork pool written on, after its event loop was reset.
 
-
-def finish_writes(pool: Any) -> None:
-    """Finish what was being written to the processes of a prefork pool when its event loop was reset.
-
-    The loop forgets its writers; a process would wait for ever for the rest of a payload that it has half of.
+    The loop forgets its writers; a process would wait for ever for the rest of a payload that it has half of. (To ask
+    the writers themselves until they are through does harm: asked too often in vain, one ends a process that is only
+    slow.)
     """
-    writers = getattr(getattr(pool, "_pool", None), "_active_writers", None)
-    until = time.monotonic() + _WRITING_TAKES
-    while writers and time.monotonic() < until:
-        for writer in list(writers):
-            try:
-                next(writer)
-            except (StopIteration, OSError, EOFError):
-                writers.discard(writer)
-        time.sleep(0.001)
+    writers = getattr(getattr(pool, "_pool", None), "_active_writers", None) or set()
+    for writer in list(writers):
+        try:
+            hub.add_writer(inspect.getgeneratorlocals(writer)["fd"], writer)
+        except (KeyError, OSError, ValueError):  # it was through, or its process is gone
+            writers.discard(writer)
+
+
+def finish_reads(pool: Any) -> None:
+    """Before a prefork pool's event loop forgets its readers: read on what a part of has been read.
+
+    Whoever reads next would take the rest of a result for the beginning of another.
+    """
+    asynpool: Any = getattr(pool, "_pool", None)
+    processes = getattr(asynpool, "_fileno_to_outq", None) or {}
+    for descriptor, process in list(processes.items()):
+        if asynpool._result_handler._finish_partial_read(descriptor, process):  # it says no more
+            kill(process.pid)
+            processes.pop(descriptor, None)
+
+
+def finish_reads_before_resets(hub: Any, pool: Any) -> None:
+    """Have Celery finish them whenever it resets its event loop, as it does when it loses its connection."""
+    reset = hub.reset
+
+    def finish_and_reset() -> None:
+        try:
+            finish_reads(pool)
+        finally:
+            reset()
+
+    hub.reset = finish_and_reset

@@ -14,11 +14,15 @@ from typing import Any
 
 import structlog
 
-from chiffon.domain.errors import LedgerUnavailable
+from chiffon.domain.errors import ChiffonError, LedgerUnavailable
 from chiffon.ledger import agents, migrate, sweeps
 from chiffon.ledger.connect import Cursor, open_session, session_statements, session_transaction
+from chiffon.ledger.failures import LostRace
 
 log = structlog.get_logger(__name__)
+
+GOODBYES = 3
+"""How often an agent that ends says goodbye, if somebody holds a row that it needs for that."""
 
 
 @dataclass(frozen=True)
@@ -133,6 +137,17 @@ class Life:
         if self.incarnation is not None:
             with self.transaction() as cursor:
                 agents.drain(cursor, self.incarnation)
+
+    def say_goodbye(self, *, ttl: float, max_deaths: int) -> None:
+        """`end`, if that can be. If not, the lock that nobody holds any more says the same, a few seconds later."""
+        try:
+            for _ in range(GOODBYES - 1):
+                with contextlib.suppress(LostRace):
+                    return self.end(ttl=ttl, max_deaths=max_deaths)
+            self.end(ttl=ttl, max_deaths=max_deaths)
+        except ChiffonError as error:
+            log.warning("goodbye_not_written", reason=str(error))
+            self.drop()
 
     def end(self, *, ttl: float, max_deaths: int) -> None:
         """Say goodbye, and leave what was not ended to others (see `sweeps.take_over`)."""

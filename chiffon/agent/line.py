@@ -150,6 +150,8 @@ class Line:
 
     def _come_back(self, requests: list[ClaimedRequest]) -> None:
         for request in requests:
+            if request.unwanted and request.revoked():
+                continue
             if request.unwanted:
                 request.give_back("stopped before it began")
             else:

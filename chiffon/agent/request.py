@@ -73,8 +73,7 @@ class ClaimedRequest(Request):
         self.unwanted = False
         """Whether it is to be stopped as soon as that costs no other its process."""
         self._already_revoked = False
-        embed = claim.canvas.get("embed") or {}
-        body = (claim.arguments, claim.parameters, embed)
+        body = (claim.arguments, claim.parameters, claim.canvas.get("embed") or {})
         super().__init__(
             delivery.message,
             on_ack=delivery.acknowledge,
@@ -245,6 +244,16 @@ class ClaimedRequest(Request):
         pool.terminate_job(self.worker_pid, signal.SIGKILL)  # so that the pool expects it, and makes another
         kill(self.worker_pid)
         self.end_as_stopped()
+
+    def terminate(self, pool: Any, signal: Any = None) -> None:
+        """Celery's own revoke of what may run; left to itself, that ends others that its process runs."""
+        if self.hand_over is not None:
+            self.unwanted = True
+            self.hand_over.recall()
+        elif self.time_start is None:
+            self.end_as_stopped()
+        elif not self.outcome.is_known:
+            super().terminate(pool, signal)
 
     def revoked(self) -> bool:
         """Celery's own revoke, for who uses that."""

@@ -70,11 +70,16 @@ class Slate:
     # The process's side
 
     def begin(self, place: int) -> bool:
-        """Note that a task begins; False: it was recalled, and must not."""
-        self._head.at = time.monotonic()
+        """Note that a task begins; False: it was recalled, and must not: then nothing has begun, whoever dies now."""
+        if place >= self._head.limit:
+            return False
+        before, self._head.at = self._head.at, time.monotonic()
         self._head.begun = place
         # In this order: who recalls writes the limit, and looks a moment later who had begun.
-        return bool(place < self._head.limit)
+        if place < self._head.limit:
+            return True
+        self._head.begun, self._head.at = place - 1, before
+        return False
 
     def end(self, place: int, report: Any) -> bool:
         """Note how a task came out, and when it had begun; False: there is no room for it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -37,6 +38,9 @@ MARK_AFTER = 0.1
 
 LAG = 0.2
 """Seconds that everything takes on a slow link, each way."""
+
+WAITS = """SELECT xact_start FROM pg_stat_activity
+            WHERE application_name LIKE 'chiffon agent clerk%%' AND wait_event_type = 'Lock'"""
 
 ROUND_TRIPS = 6
 """Those after which a heartbeat that is due must have come. All that a busy clerk does in a round is more."""
@@ -107,11 +111,12 @@ def desk(bench: Bench) -> Iterator[Desk]:
 
 
 @contextlib.contextmanager
-def held(bench: Bench, *task_ids: str) -> Iterator[Callable[[], None]]:
-    """Rows that somebody holds, and how they are let go of."""
+def held(bench: Bench, *task_ids: str, agent: str = "") -> Iterator[Callable[[], None]]:
+    """Rows that somebody holds, of tasks and of an agent, and how they are let go of."""
     session = open_session(bench.url, "holder")
     with contextlib.closing(session), session.cursor() as cursor:
         cursor.execute("SELECT FROM tasks WHERE task_id = ANY(%s) FOR UPDATE", (list(task_ids),))
+        cursor.execute("SELECT FROM agents WHERE agent_id = %s FOR UPDATE", (agent,))
         yield session.rollback
 
 
@@ -139,6 +144,24 @@ def test_rows_that_somebody_holds_keep_neither_a_heartbeat_nor_another_task_wait
     desk.offer(waiting)
     [claim] = desk.hear(waiting)
     assert isinstance(claim, Claim)
+
+
+def test_an_agent_that_ends_says_goodbye_although_somebody_holds_its_row_for_a_while(bench: Bench, desk: Desk) -> None:
+    task_id = bench.born()
+    desk.claimed(task_id)
+    with held(bench, agent="clerk") as let_go:
+        ends = threading.Thread(target=desk.clerk.stop, args=[PATIENCE], daemon=True)
+        ends.start()
+        tries: set[Any] = set()
+        until = time.monotonic() + PATIENCE
+        while len(tries) < 2:  # it has lost the first
+            assert time.monotonic() < until, f"it has tried only {len(tries)} times"
+            tries.update(bench.sql(WAITS))
+            time.sleep(0.02)
+        let_go()
+        ends.join()
+    assert bench.sql("SELECT stopped_at IS NOT NULL FROM agents WHERE agent_id = 'clerk'") == [(True,)]
+    assert bench.sql("SELECT status FROM tasks WHERE task_id = %s", task_id) == [("pending",)]
 
 
 def test_over_a_slow_link_an_agent_with_much_to_do_still_says_in_time_that_it_lives(bench: Bench, doubt: Doubt) -> None:

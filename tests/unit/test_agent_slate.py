@@ -5,8 +5,22 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable
+from typing import Any
 
 from chiffon.agent.slate import SIZE, Slate, Slates
+
+
+class CalledBackInBetween:
+    """The head of a slate whose limit falls to 1 once its process has looked at it."""
+
+    def __init__(self, head: Any) -> None:
+        self.begun, self.at = head.begun, head.at
+        self._limits = iter((2, 1))
+
+    @property
+    def limit(self) -> int:
+        """The limit now."""
+        return next(self._limits)
 
 
 def in_a_process(slate: Slate, work: Callable[[Slate], None]) -> None:
@@ -59,6 +73,19 @@ def test_what_was_called_back_is_not_begun() -> None:
     slate.recall(1)
     in_a_process(slate, lambda slate: os._exit(0) if not slate.begin(1) else slate.end(1, "ran"))
     assert slate.reports(0)[0] == []
+
+
+def test_what_was_called_back_does_not_count_as_begun_even_if_that_came_in_between() -> None:
+    slate = fresh()
+    assert slate.begin(0)
+    began = slate.begun
+    slate.recall(1)
+    assert not slate.begin(1)
+    assert slate.begun == began
+
+    slate._head = CalledBackInBetween(slate._head)  # type: ignore[assignment]
+    assert not slate.begin(1)
+    assert slate.begun == began
 
 
 def test_a_report_that_does_not_fit_is_refused_and_spoils_none() -> None:
