@@ -92,7 +92,8 @@ class Outcome:
         if isinstance(answer, Recorded) and answer.owes_dead_letter:
             self._delivery.dead_letter()
             at, hearing = monotonic(), self._delivery.hearing
-            self._clerk.tell(Paid(claim.task_id, at, self._delivery.connected, lambda: hearing.since(at)))
+            connected = self._delivery.connected
+            self._clerk.tell(Paid(claim.task_id, claim.execution, at, connected, lambda: hearing.since(at)))
         else:
             self._delivery.acknowledge()
         status = answer.status if isinstance(answer, Recorded) else "fenced"

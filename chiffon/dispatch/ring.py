@@ -50,9 +50,10 @@ _PATIENCE = 1.0
 
 @dataclass(frozen=True)
 class Debt:
-    """A dead letter that is owed to ``dlx_queue``, and why."""
+    """A dead letter that is owed to ``dlx_queue``: by which execution of its task, and why."""
 
     ring: Ring
+    execution: int
     reason: str
 
 
@@ -193,7 +194,7 @@ class Ringer:
         confirmed = [letters[message_id][1] for message_id in receipt.confirmed]
         self._confirmed.add(
             [(item.task_id, item.ring_no) for item in confirmed if isinstance(item, Ring)],
-            [item.ring.task_id for item in confirmed if isinstance(item, Debt)],
+            [(item.ring.task_id, item.execution) for item in confirmed if isinstance(item, Debt)],
         )
         for message_id, why in receipt.unsayable.items():
             self._end(letters[message_id][1], why)
@@ -210,7 +211,7 @@ class Ringer:
             trace_id=ring.trace_id,
         )
         if isinstance(item, Debt):
-            self._confirmed.add([], [ring.task_id])
+            self._confirmed.add([], [(ring.task_id, item.execution)])
             return
         error = WorkError("DeadLettered", f"it cannot be rung for: {why}"[:1000], "chiffon")
         try:

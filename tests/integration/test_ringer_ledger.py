@@ -156,6 +156,6 @@ def test_a_dead_letter_that_amqp_cannot_say_is_owed_no_longer(bench: Bench, brok
     bench.accept(task)
     bench.settle(bench.claimed(task.task_id), Failed(an_error()))
     assert bench.row(task.task_id)["dead_letter_owed"]
-    ringer.ring([Debt(first_ring(task), "it broke")])
+    ringer.ring([Debt(first_ring(task), 1, "it broke")])
     until(lambda: not bench.row(task.task_id)["dead_letter_owed"])
     ringer.stop()
