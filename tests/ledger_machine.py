@@ -254,7 +254,7 @@ class LedgerMachine(Races):
     def _pay(self, data: st.DataObject) -> None:
         task = self._draw(data, State.FAILED, State.DEAD_LETTERED)
         with self.bench.transaction() as cursor:
-            clear_debts(cursor, [task.task_id])
+            clear_debts(cursor, [(task.task_id, task.execution)])
         task.owed = False
 
     # Time

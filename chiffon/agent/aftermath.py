@@ -23,6 +23,9 @@ from chiffon.domain.verdicts import GivenBack, WorkError
 from chiffon.ledger import aftermath
 from chiffon.ledger.effects import AFTER_END, RELEASE_CHORD
 
+_LONGEST = 3_600.0
+"""Seconds that such a task may run. The user's default limit is for work: this may wait for the ledger meanwhile."""
+
 _AGAIN_AFTER = 1.0
 """Seconds until what could not reach the ledger is run again."""
 
@@ -33,6 +36,7 @@ class ReleaseChord(LedgerTask):
     name = RELEASE_CHORD
     ignore_result = False
     max_retries = None
+    time_limit = soft_time_limit = _LONGEST
 
     def run(self, group_id: str, callback: dict[str, Any]) -> None:
         """``callback``: the body, as a signature's dict."""
@@ -50,6 +54,7 @@ class AfterEnd(LedgerTask):
     name = AFTER_END
     ignore_result = False
     max_retries = None
+    time_limit = soft_time_limit = _LONGEST
 
     def run(self, task_id: str) -> None:
         """``task_id``: of the task that ended."""

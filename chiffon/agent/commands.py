@@ -93,12 +93,13 @@ class Started:
 
 @dataclass(frozen=True)
 class Paid:
-    """The message of a task was rejected, and so dead-lettered, at this monotonic time.
+    """The message of a task was rejected after this execution, and so dead-lettered, at this monotonic time.
 
     ``heard``: whether the broker is known to have heard it.
     """
 
     task_id: str
+    execution: int
     at: float
     still_connected: Callable[[], bool]
     heard: Callable[[], bool]

@@ -13,8 +13,19 @@ from chiffon.agent.run import Report
 from chiffon.agent.task import Unfit
 from chiffon.domain.tasks import Claim
 from chiffon.domain.values import canonical
-from chiffon.domain.verdicts import Completed, Crashed, DeadLettered, Failed, GivenBack, TimedOut, Verdict, WorkError
+from chiffon.domain.verdicts import (
+    Completed,
+    Crashed,
+    DeadLettered,
+    Failed,
+    GivenBack,
+    RetryLater,
+    TimedOut,
+    Verdict,
+    WorkError,
+)
 from chiffon.domain.work import WorkType
+from chiffon.ledger.effects import AFTER_END, RELEASE_CHORD
 from chiffon.ledger.settle import Settlement
 
 SILENT = Failed(WorkError("InternalError", "the run said nothing", "chiffon"))
@@ -72,14 +83,20 @@ def ending(
     return settlement, report or Report(verdict)
 
 
-def wait_after_timeout(claim: Claim, work_type: WorkType | None) -> float | None:
-    """Seconds until what ran over its limit is run again, if its work type says so of timeouts; None: it has ended."""
+def after_timeout(claim: Claim, work_type: WorkType | None, error: WorkError) -> RetryLater | GivenBack | None:
+    """What has run over its limit is run again, if its work type says so of timeouts; None: it has ended.
+
+    What sees to the end of another task is given back: that end will not come again, and nobody else would see to it.
+    """
+    if claim.work_type in {AFTER_END, RELEASE_CHORD}:
+        return GivenBack(error, started=True, after=backoff(claim.give_backs))
     if work_type is None or not work_type.retry_timeouts:
         return None
     limit = work_type.retries if claim.max_retries is None else claim.max_retries
     if claim.retries >= limit:
         return None
-    return work_type.policy.wait(claim.retries, random.random())  # noqa: S311 -- jitter, no secret
+    wait = work_type.policy.wait(claim.retries, random.random())  # noqa: S311 -- jitter, no secret
+    return RetryLater(wait, error)
 
 
 def reconsidered(verdict: Verdict, claim: Claim, *, unknown_after: float) -> Verdict:

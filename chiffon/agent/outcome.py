@@ -91,8 +91,8 @@ class Outcome:
             request.log.warning("fenced_off", execution=claim.execution)
         if isinstance(answer, Recorded) and answer.owes_dead_letter:
             if self._delivery.dead_letter():  # what was acknowledged long ago has no message: a sweeper pays
-                at, hearing = monotonic(), self._delivery.hearing
-                self._clerk.tell(Paid(claim.task_id, at, self._delivery.connected, lambda: hearing.since(at)))
+                at, hearing, connected = monotonic(), self._delivery.hearing, self._delivery.connected
+                self._clerk.tell(Paid(claim.task_id, claim.execution, at, connected, lambda: hearing.since(at)))
         else:
             self._delivery.acknowledge()
         status = answer.status if isinstance(answer, Recorded) else "fenced"

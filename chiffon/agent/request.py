@@ -27,7 +27,7 @@ from chiffon.agent.reading import Reader
 from chiffon.agent.run import Report, Run, running
 from chiffon.agent.trace import do_work
 from chiffon.domain.tasks import Claim
-from chiffon.domain.verdicts import Cancelled, DeadLettered, GivenBack, RetryLater, TimedOut, WorkError
+from chiffon.domain.verdicts import Cancelled, DeadLettered, GivenBack, TimedOut, WorkError
 from chiffon.domain.work import WorkType
 
 log = structlog.get_logger(__name__)
@@ -184,10 +184,10 @@ class ClaimedRequest(Request):
         if self.outcome.is_known:
             return
         self.log.warning("time_limit", seconds=self._timeout)
-        if (wait := judging.wait_after_timeout(self.claim, self._work_type)) is not None:
+        if (again := judging.after_timeout(self.claim, self._work_type, work_error(exc))) is not None:
             if self.worker_pid and not self.in_thread:
                 kill(self.worker_pid)  # the next run must not find this one at work
-            self.outcome.reach(self, RetryLater(wait, work_error(exc)))
+            self.outcome.reach(self, again)
             return
         run = Run(task_id=self.id, **self._facts(), ending=True)
         report: Report | None = run.report

@@ -83,7 +83,7 @@ class Rounds:
         self.paid = [paid for paid in self.paid if paid.still_connected()]
         if settled := [paid for paid in self.paid if now - paid.at >= PAID_AFTER and paid.heard()]:
             with self._life.statements() as cursor:
-                clear_debts(cursor, [paid.task_id for paid in settled])
+                clear_debts(cursor, [(paid.task_id, paid.execution) for paid in settled])
             self.paid = [paid for paid in self.paid if paid not in settled]
 
     def _give_back_forgotten(self) -> None:

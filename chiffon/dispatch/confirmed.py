@@ -35,13 +35,13 @@ class Confirmed:
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
         self._rung: list[tuple[str, int]] = []
-        self._paid: list[str] = []
+        self._paid: list[tuple[str, int]] = []
         self._more = threading.Condition()
         self._closing = False
         self._thread: threading.Thread | None = None
 
-    def add(self, rung: Iterable[tuple[str, int]], paid: Iterable[str]) -> None:
-        """The broker has these rings (task id, ring number), and the dead letters of these tasks."""
+    def add(self, rung: Iterable[tuple[str, int]], paid: Iterable[tuple[str, int]]) -> None:
+        """The broker has these rings (task id, ring number), and the dead letters of these (task id, execution)."""
         with self._more:
             had_some = bool(self._rung or self._paid)
             self._rung += rung
@@ -78,7 +78,7 @@ class Confirmed:
             except Exception:  # the thread must go on; the sweeper rings again for what it had
                 log.exception("confirm_not_written", rings=len(rung), debts=len(paid))
 
-    def _write(self, rung: Sequence[tuple[str, int]], paid: Sequence[str]) -> None:
+    def _write(self, rung: Sequence[tuple[str, int]], paid: Sequence[tuple[str, int]]) -> None:
         """A ledger that does not answer is asked again, and then left alone."""
         for attempt in range(_ATTEMPTS):
             time.sleep(_PAUSE * attempt)

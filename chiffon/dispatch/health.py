@@ -26,7 +26,7 @@ class Readiness:
     """Work is taken in. ``problem``: why it waits meanwhile, None when all is well; for anybody to read.
 
     ``broker``: ok, unreachable, or blocked (it takes no messages). ``ringer``: idle (nothing was rung in this process
-    yet), connected, waiting (for the broker) or dead (the next dispatch revives it).
+    yet), connected, waiting (it found no way to publish) or dead (the next dispatch revives it).
     """
 
     broker: str
@@ -94,6 +94,8 @@ def look_at_health(schema: SchemaGuard, probe: BrokerProbe, ringer: Ringer) -> R
         return Readiness("unreachable", rings, "RabbitMQ does not answer: accepted work is safe, and waits for it")
     if state.blocked:
         return Readiness("blocked", rings, "RabbitMQ has a memory or disk alarm: accepted work is safe, and waits")
+    if state.waits:
+        return Readiness("ok", rings, "RabbitMQ answers, but nothing can be published: accepted work waits")
     return Readiness("ok", rings, None if state.alive else state.detail)
 
 
@@ -102,4 +104,4 @@ def _in_a_word(state: RingerState) -> str:
         return "dead"
     if state.connected:
         return "connected"
-    return "waiting" if state.detail.startswith("RabbitMQ") else "idle"
+    return "waiting" if state.waits else "idle"

@@ -15,7 +15,7 @@ import structlog
 from chiffon.bus.confirms import SILENCE
 from chiffon.bus.letters import Doorbell, Letter, dead_letter_for, is_short
 from chiffon.bus.publisher import Publisher
-from chiffon.bus.topology import Topology
+from chiffon.bus.topology import Topology, TopologyMismatch
 from chiffon.config import Settings
 from chiffon.courtesy import courteously
 from chiffon.dispatch.confirmed import Confirmed
@@ -50,20 +50,25 @@ _PATIENCE = 1.0
 
 @dataclass(frozen=True)
 class Debt:
-    """A dead letter that is owed to ``dlx_queue``, and why."""
+    """A dead letter that is owed to ``dlx_queue``: by which execution of its task, and why."""
 
     ring: Ring
+    execution: int
     reason: str
 
 
 @dataclass(frozen=True)
 class RingerState:
-    """How the ringer is. ``alive``: its thread runs, or has not been needed yet. ``detail``: a sentence for people."""
+    """How the ringer is. ``alive``: its thread runs, or has not been needed yet. ``detail``: a sentence for people.
+
+    ``waits``: it has tried to ring in vain, and has found no way since: RabbitMQ is away, or has other queues.
+    """
 
     alive: bool
     connected: bool
     blocked: bool
     detail: str
+    waits: bool = False
 
 
 class Ringer:
@@ -189,11 +194,12 @@ class Ringer:
                 request_id=ring.request_id,
                 trace_id=ring.trace_id,
             )
-        self._state = RingerState(True, publisher.connected, publisher.blocked, receipt.why or "rings")
+        connected = publisher.connected
+        self._state = RingerState(True, connected, publisher.blocked, receipt.why or "rings", waits=not connected)
         confirmed = [letters[message_id][1] for message_id in receipt.confirmed]
         self._confirmed.add(
             [(item.task_id, item.ring_no) for item in confirmed if isinstance(item, Ring)],
-            [item.ring.task_id for item in confirmed if isinstance(item, Debt)],
+            [(item.ring.task_id, item.execution) for item in confirmed if isinstance(item, Debt)],
         )
         for message_id, why in receipt.unsayable.items():
             self._end(letters[message_id][1], why)
@@ -210,7 +216,7 @@ class Ringer:
             trace_id=ring.trace_id,
         )
         if isinstance(item, Debt):
-            self._confirmed.add([], [ring.task_id])
+            self._confirmed.add([], [(ring.task_id, item.execution)])
             return
         error = WorkError("DeadLettered", f"it cannot be rung for: {why}"[:1000], "chiffon")
         try:
@@ -222,7 +228,7 @@ class Ringer:
     def _tend(self, publisher: Publisher) -> None:
         """With nothing to ring: keep the connection, and open it if somebody waits for that."""
         try:
-            publisher.open() if self._wanted else publisher.tend()
+            publisher.open() if self._wanted or self._state.waits else publisher.tend()
         except BrokerUnavailable as error:
             self._unavailable(error)
         else:
@@ -230,10 +236,10 @@ class Ringer:
             self._state = RingerState(True, publisher.connected, publisher.blocked, detail)
 
     def _unavailable(self, error: BrokerUnavailable) -> None:
-        detail = f"RabbitMQ does not answer: {error}"
+        detail = str(error) if isinstance(error, TopologyMismatch) else f"RabbitMQ does not answer: {error}"
         if self._state.detail != detail:
             log.warning("broker_unavailable", reason=str(error))
-        self._state = RingerState(True, False, False, detail)
+        self._state = RingerState(True, False, False, detail, waits=True)
 
     def _letter(self, item: Ring | Debt) -> Letter:
         bell = doorbell(item_ring(item))

@@ -210,7 +210,7 @@ class Sweeper:
             return False
         with session_transaction(self._session) as cursor:
             owed = sweeps.debts(cursor, limit=limit, older=DEBT_GRACE, lease=self._settings.ring_lease)
-        self._ringer.ring(Debt(ring, reason) for ring, reason in owed)
+        self._ringer.ring(Debt(*debt) for debt in owed)
         return False
 
     def _forget(self) -> bool:

@@ -154,8 +154,12 @@ SELECT v.task_id, v.execution, t.status, t.dead_letter_owed AND t.execution = v.
  WHERE e.outcome <> 'agent_lost' OR (e.task_id IS NULL AND t.execution >= v.execution)
 """
 
-# name: clear debt  -- the dead letter is known to be in dlx_queue
-_CLEAR_DEBT = "UPDATE tasks SET dead_letter_owed = false WHERE task_id = ANY(%(task_ids)s) AND dead_letter_owed"
+# name: clear debt  -- the dead letter of an execution is known to be in dlx_queue; that of a later one is its own debt
+_CLEAR_DEBT = """
+UPDATE tasks t SET dead_letter_owed = false
+  FROM unnest(%(task_ids)s::text[], %(executions)s::int[]) AS p (task_id, execution)
+ WHERE t.task_id = p.task_id AND t.execution = p.execution AND t.dead_letter_owed
+"""
 
 
 def settle(
@@ -185,9 +189,12 @@ def settle(
     return found
 
 
-def clear_debts(cursor: Cursor, task_ids: Sequence[str]) -> None:
-    """Note that the dead letters of these tasks have reached ``dlx_queue``."""
-    cursor.execute(_CLEAR_DEBT, {"task_ids": list(task_ids)})
+def clear_debts(cursor: Cursor, paid: Sequence[tuple[str, int]]) -> None:
+    """Note that the dead letters of these (task id, execution) have reached ``dlx_queue``.
+
+    The letter may have been replayed by now: what the task has come to owe since is not paid by that.
+    """
+    cursor.execute(_CLEAR_DEBT, {"task_ids": [key[0] for key in paid], "executions": [key[1] for key in paid]})
 
 
 class _Plan(NamedTuple):

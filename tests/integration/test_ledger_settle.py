@@ -211,9 +211,24 @@ def test_a_debt_is_cleared_once_the_letter_is_there(bench: Bench) -> None:
     claim = bench.claimed()
     bench.settle(claim, Failed(an_error()))
     with bench.transaction() as cursor:
-        clear_debts(cursor, [claim.task_id])
+        clear_debts(cursor, [(claim.task_id, claim.execution)])
     assert not bench.row(claim.task_id)["dead_letter_owed"]
     assert bench.settle(claim, Failed(an_error())) == Recorded("failed", owes_dead_letter=False, fresh=False)
+
+
+def test_what_a_replayed_task_owes_is_not_cleared_by_the_letter_of_its_earlier_run(bench: Bench) -> None:
+    first = bench.claimed()
+    bench.settle(first, Failed(an_error()))
+    with bench.transaction() as cursor:
+        assert control.replay(cursor, first.task_id, lease=5)
+    second = bench.claimed(first.task_id)
+    bench.settle(second, Failed(an_error()))
+    with bench.transaction() as cursor:
+        clear_debts(cursor, [(first.task_id, first.execution)])
+    assert bench.row(first.task_id)["dead_letter_owed"]
+    with bench.transaction() as cursor:
+        clear_debts(cursor, [(second.task_id, second.execution)])
+    assert not bench.row(first.task_id)["dead_letter_owed"]
 
 
 def test_a_run_whose_start_was_not_marked_has_started_when_it_says(bench: Bench) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -14,12 +15,14 @@ from chiffon.bus.confirms import Receipt
 from chiffon.bus.letters import Letter
 from chiffon.config import Settings
 from chiffon.dispatch import ring as room
+from chiffon.dispatch.health import BrokerProbe, SchemaGuard, look_at_health
 from chiffon.dispatch.ring import Debt, Ringer
 from chiffon.dispatch.submit import first_ring
 from chiffon.domain.errors import LedgerUnavailable, SchemaBehind
 from chiffon.domain.verdicts import Failed
 from chiffon.ledger.connect import Ledger
 from chiffon.ledger.failures import LostRace, RefusedData
+from tests.bells import bare_channel
 from tests.bench import Bench
 from tests.builders import an_error, new_task
 from tests.log_notes import LogNotes
@@ -156,6 +159,30 @@ def test_a_dead_letter_that_amqp_cannot_say_is_owed_no_longer(bench: Bench, brok
     bench.accept(task)
     bench.settle(bench.claimed(task.task_id), Failed(an_error()))
     assert bench.row(task.task_id)["dead_letter_owed"]
-    ringer.ring([Debt(first_ring(task), "it broke")])
+    ringer.ring([Debt(first_ring(task), 1, "it broke")])
     until(lambda: not bench.row(task.task_id)["dead_letter_owed"])
+    ringer.stop()
+
+
+def test_a_ringer_that_finds_another_queue_is_not_ready_until_that_is_gone(
+    bench: Bench, broker_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(room, "_PATIENCE", 0.05)
+    settings = Settings(database_url=bench.url, broker_url=broker_url)
+    ringer = Ringer(settings, bench.ledger)
+
+    def problem() -> str | None:
+        return look_at_health(SchemaGuard(bench.ledger), BrokerProbe(broker_url), ringer).problem
+
+    assert problem() is None
+    with bare_channel(broker_url) as channel:
+        channel.queue_declare("work_queue", durable=True, auto_delete=False)
+        ringer.ring([first_ring(new_task())])
+        until(lambda: problem() is not None)
+        began = time.monotonic()
+        until(lambda: problem() is None or time.monotonic() - began > 1.0)  # it has nothing to ring by now
+        assert "nothing can be published" in (problem() or "")
+        assert "delete_queue work_queue" in ringer.state().detail
+        channel.queue_delete("work_queue")
+    until(lambda: problem() is None)
     ringer.stop()

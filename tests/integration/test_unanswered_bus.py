@@ -83,7 +83,7 @@ def leased(doubt: Doubt) -> list[Ring]:
 def owed(doubt: Doubt) -> list[Debt]:
     """The dead letters that are to be published now."""
     with doubt.bench.transaction() as cursor:
-        return [Debt(ring, why) for ring, why in sweeps.debts(cursor, limit=10, older=0, lease=LEASE)]
+        return [Debt(*debt) for debt in sweeps.debts(cursor, limit=10, older=0, lease=LEASE)]
 
 
 def test_a_ring_whose_confirm_was_lost_is_rung_again_and_the_work_is_done_once(

@@ -190,7 +190,7 @@ def debts(bench: Bench) -> Write:
     bench.pass_time(20)
 
     def pay(cursor: Cursor) -> list[str]:
-        return [ring.task_id for ring, _ in sweeps.debts(cursor, limit=10, older=10, lease=LEASE)]
+        return [ring.task_id for ring, *_ in sweeps.debts(cursor, limit=10, older=10, lease=LEASE)]
 
     def check() -> None:
         bench.pass_time(LEASE)
@@ -202,7 +202,7 @@ def debts(bench: Bench) -> Write:
 
 def clear_debt(bench: Bench) -> Write:
     task_id = bench.task_in(State.FAILED)
-    return Write(inside(lambda c: clear_debts(c, [task_id])))
+    return Write(inside(lambda c: clear_debts(c, [(task_id, 1)])))
 
 
 def forget_tasks(bench: Bench) -> Write:

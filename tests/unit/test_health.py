@@ -50,7 +50,7 @@ class Saying(Ringer):
     [
         (RingerState(True, False, False, "nothing has been rung yet"), "ok", "idle", True),
         (RingerState(True, True, False, "rings"), "ok", "connected", True),
-        (RingerState(True, False, False, "RabbitMQ does not answer"), "ok", "waiting", True),
+        (RingerState(True, False, False, "other arguments", waits=True), "ok", "waiting", False),
         (RingerState(True, True, True, "blocked"), "blocked", "connected", False),
         (RingerState(False, False, False, "the ringer's thread has died"), "ok", "dead", False),
     ],
