@@ -41,23 +41,25 @@ COMPRESSIONS: dict[str, Callable[[bytes], bytes]] = {
 class Noise:
     """A message. ``mark``: stands in its body if it may be work; ``good``: it is work, and must be done.
 
-    ``properties``: by their AMQP names, or the bytes that stand for all of them and for the headers.
+    ``again``: it is about a task that another message has named. ``properties``: by their AMQP names, or the bytes that
+    stand for all of them and for the headers.
     """
 
     body: bytes
     mark: str
     good: bool = False
+    again: bool = False
     headers: dict[str, Any] = field(default_factory=dict)
     properties: dict[str, Any] | bytes = field(default_factory=lambda: dict(AS_JSON))
 
     @property
-    def named(self) -> set[str]:
-        """The ids of the tasks that the message may be about, as far as anybody could see one in it."""
+    def named(self) -> dict[str, str]:
+        """The ids of the tasks that the message may be about, as far as anybody could see; by id, the word for it."""
         said = _json_object(self.body)
         properties = self.properties if isinstance(self.properties, dict) else {}
-        names = {name for name in (self.headers.get("id"), said.get("task_id")) if isinstance(name, str)}
+        names = {name: name for name in (self.headers.get("id"), said.get("task_id")) if isinstance(name, str)}
         messages = (said.get("message_id"), properties.get("message_id"))
-        return names | {derived_id("message", name) for name in messages if isinstance(name, str)}
+        return names | {derived_id("message", name): name for name in messages if isinstance(name, str)}
 
 
 class Source:
@@ -78,6 +80,7 @@ class Source:
             (8, self._mislabelled),
             (8, self._again),
             (3, self._false_doorbell),
+            (3, self._impostor),
             (1, self._unreadable),
         ]
 
@@ -159,13 +162,20 @@ class Source:
             return self._native()  # that one could not be told from other work of the same kind
         if isinstance(envelope, dict) and "request_id" in envelope and self._chance(0.5):
             envelope["task_id"] = str(self._uuid())  # another message of one request
-            return replace(first, body=json.dumps(envelope).encode())
-        return first
+            return replace(first, body=json.dumps(envelope).encode(), again=True)
+        return replace(first, again=True)
 
     def _false_doorbell(self) -> Noise:
-        named = self._dice.choice(self._good).named if self._good and self._chance(0.5) else set()
+        named = self._dice.choice(self._good).named if self._good and self._chance(0.5) else {}
         headers = {DOORBELL: self._header(), "id": next(iter(named), str(self._uuid())), "task": "echo"}
-        return Noise(self._mark().encode(), "", headers=headers)
+        return Noise(self._mark().encode(), "", again=bool(named), headers=headers)
+
+    def _impostor(self) -> Noise:
+        """It has the name of another's task, and is neither a doorbell nor work: nobody may take it for done."""
+        if not self._good:
+            return self._bytes()
+        name = next(iter(self._dice.choice(self._good).named), str(self._uuid()))
+        return Noise(self._mark().encode(), "", headers={"id": name, "task": "echo", "lang": "py"})
 
     def _unreadable(self) -> Noise:
         encoded = self._dice.choice(list(UNREADABLE_PROPERTIES.values()))
