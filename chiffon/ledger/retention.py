@@ -5,6 +5,7 @@ from __future__ import annotations
 from chiffon.ledger.connect import Cursor
 from chiffon.ledger.effects import releasing, to_be_seen_to
 from chiffon.ledger.expiry import Batch
+from chiffon.ledger.sweeps import LOCK_CLASS
 
 # name: forget tasks  -- deletes ended tasks of which nothing is waited for any more: no dead letter is owed, no
 # idempotency key is held, no chord or follower needs them, and what their end sets off has been seen to; a chord's
@@ -39,8 +40,15 @@ WITH old AS MATERIALIZED (
 SELECT count(*), max(created_at)::text FROM gone
 """
 
-# name: forget agents  -- deletes the lives that ended long ago
-_FORGET_AGENTS = "DELETE FROM agents WHERE stopped_at < clock_timestamp() - make_interval(secs => %(age)s)"
+# name: forget agents  -- deletes the lives that ended long ago, whether or not they said so: nobody holds their lock
+_FORGET_AGENTS = """
+DELETE FROM agents a
+ WHERE coalesce(a.stopped_at, a.last_heartbeat_at) < clock_timestamp() - make_interval(secs => %(age)s)
+   AND NOT EXISTS (
+     SELECT FROM pg_locks l
+      WHERE l.locktype = 'advisory' AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+        AND l.classid = %(class)s AND l.objid::bigint = a.incarnation AND l.granted)
+"""
 
 
 def forget_tasks(cursor: Cursor, *, age: float, limit: int, after: str) -> Batch:
@@ -52,5 +60,5 @@ def forget_tasks(cursor: Cursor, *, age: float, limit: int, after: str) -> Batch
 
 def forget_agents(cursor: Cursor, *, age: float) -> int:
     """Delete the incarnations that ended more than ``age`` seconds ago; how many."""
-    cursor.execute(_FORGET_AGENTS, {"age": age})
+    cursor.execute(_FORGET_AGENTS, {"age": age, "class": LOCK_CLASS})
     return int(cursor.rowcount)

@@ -10,7 +10,7 @@ from chiffon.dispatch import forget
 from chiffon.dispatch.forget import Forgetting
 from chiffon.domain.states import ENDS, State
 from chiffon.domain.verdicts import Completed, Failed
-from chiffon.ledger import retention, sweeps
+from chiffon.ledger import agents, retention, sweeps
 from chiffon.ledger.connect import open_session, session_transaction
 from chiffon.ledger.effects import AFTER_END, RELEASE_CHORD, release_request_id
 from chiffon.ledger.expiry import START
@@ -179,9 +179,14 @@ def test_it_goes_on_by_batches_and_rests_when_nothing_is_old(bench: Bench, monke
 
 
 def test_lives_that_ended_long_ago_are_forgotten_too(bench: Bench) -> None:
-    bench.agent("old")
-    bench.sql("UPDATE agents SET stopped_at = clock_timestamp()")
+    said_so, killed, hung = (bench.agent(name) for name in ("said so", "killed", "hung"))
+    with session_transaction(said_so.session) as cursor:
+        agents.leave(cursor, said_so.incarnation)
+    bench.lose(said_so)
+    bench.lose(killed)
     bench.pass_time(2 * AGE)
+    bench.lose(bench.agent("killed a moment ago"))
     bench.agent("new")
     forgotten(bench)
-    assert bench.sql("SELECT agent_id FROM agents") == [("new",)]
+    assert {name for (name,) in bench.sql("SELECT agent_id FROM agents")} == {"hung", "killed a moment ago", "new"}
+    hung.die()
