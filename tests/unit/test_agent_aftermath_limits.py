@@ -5,23 +5,18 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 import pytest
-from kombu.message import Message
 
 from chiffon.agent.app import create_app
-from chiffon.agent.delivery import Delivery
-from chiffon.agent.hearing import Hearing
 from chiffon.agent.line import Line
 from chiffon.agent.pace import Pace
 from chiffon.agent.reading import Reader
-from chiffon.agent.receipts import Receipts
 from chiffon.agent.request import ClaimedRequest
 from chiffon.agent.runs import Runs
-from chiffon.agent.traffic import Traffic
 from chiffon.config import Settings
 from chiffon.domain.verdicts import GivenBack, TimedOut
 from chiffon.domain.work import registry
 from chiffon.ledger.effects import AFTER_END, RELEASE_CHORD
-from tests.unit.test_agent_settles_first import CLAIM, Books, Channel
+from tests.claimed import CLAIM, Books, Channel, delivery
 
 DEFAULT = 30.0
 """Seconds that the user lets work run."""
@@ -31,21 +26,12 @@ def claimed(work_type: str, books: Books) -> ClaimedRequest:
     """A claimed task on its way to the pool of an agent whose user wants no work to take long."""
     app = create_app(Settings(default_timeout=DEFAULT))
     app.conf.update(task_time_limit=DEFAULT, task_soft_time_limit=DEFAULT / 2)
-    channel = Channel()
-    delivery = Delivery(
-        Message(b"", channel=channel, delivery_tag=1),
-        Traffic(lambda: ("work_queue",), 1, 10.0),
-        Hearing(),
-        Receipts(channel.basic_ack),
-        lambda: True,
-        (),
-    )
     consumer = SimpleNamespace(app=app, hostname="agent@test", event_dispatcher=None, connection_errors=())
     pace = Pace(app.settings.work_ahead)
     line = Line(lambda request: None, pace, None, lambda: 1)
     reader = Reader(registry, app.tasks, 1_000)
     runs = Runs(consumer, app.settings, books, reader, pace, line, 1)  # type: ignore[arg-type]
-    return runs._request(delivery, CLAIM._replace(work_type=work_type))
+    return runs._request(delivery(Channel()), CLAIM._replace(work_type=work_type))
 
 
 @pytest.mark.parametrize("work_type", [AFTER_END, RELEASE_CHORD])
@@ -59,7 +45,7 @@ def test_it_may_wait_for_the_ledger_for_longer_than_work_may_run(work_type: str)
 def test_when_its_time_is_over_it_is_given_back(work_type: str) -> None:
     books = Books()
     claimed(work_type, books).time_out()
-    verdict = books.finished().settlement.verdict
+    verdict = books.settlements()[0].settlement.verdict
     assert isinstance(verdict, GivenBack)
     assert verdict.started
 
@@ -67,4 +53,4 @@ def test_when_its_time_is_over_it_is_given_back(work_type: str) -> None:
 def test_other_work_has_ended_when_its_time_is_over() -> None:
     books = Books()
     claimed("echo", books).time_out()
-    assert isinstance(books.finished().settlement.verdict, TimedOut)
+    assert isinstance(books.settlements()[0].settlement.verdict, TimedOut)
