@@ -13,6 +13,7 @@ from kombu.entity import Exchange
 from chiffon.agent import aftermath, lifecycle  # noqa: F401  -- its receivers connect themselves
 from chiffon.agent.amqp import LedgerAMQP
 from chiffon.agent.announcing import LedgerEvents
+from chiffon.agent.answering import LedgerControl
 from chiffon.agent.task import LedgerTask, as_celery_task
 from chiffon.bus.frames import frame_handler
 from chiffon.bus.topology import WORK_EXCHANGE, Topology
@@ -29,6 +30,7 @@ class ChiffonCelery(Celery):
     """A Celery application whose tasks live in the ledger."""
 
     amqp_cls = LedgerAMQP
+    control_cls = LedgerControl
     events_cls = LedgerEvents
     task_cls = LedgerTask
     settings: Settings

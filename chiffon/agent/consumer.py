@@ -175,13 +175,13 @@ class LedgerConsumer(Consumer):
         return connection
 
     def connection_for_write(self, url: str | None = None, heartbeat: Any = None) -> Any:
-        """The connection that events go out on."""
+        """The connection that events go out on, and answers to remote control."""
         return self.ensure_connected(
             self.app.connection_for_write(url=url, heartbeat=heartbeat, transport_options=self._unconfirmed())
         )
 
     def connection_for_read(self, heartbeat: Any = None) -> Any:
-        """The connection that messages come in on, and answers to remote control go out."""
+        """The connection that messages come in on."""
         return self.ensure_connected(
             self.app.connection_for_read(heartbeat=heartbeat, transport_options=self._unconfirmed())
         )

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,9 @@ from tests.proxy import through
 
 pytest_plugins = ("tests.e2e.fixtures",)
 pytestmark = pytest.mark.e2e
+
+A_MINUTE = timedelta(seconds=60)
+"""From a hang to its end, by the guarantee."""
 
 HEARTBEAT = 4  # seconds; the product's own is 20
 
@@ -113,3 +117,32 @@ def test_after_each_of_three_restarts_of_the_broker_every_worker_consumes_again(
         assert {api.wait_for(task_id, "completed")["agent_id"] for task_id in together} == team
         sent += together
     assert diary.has_each_once(sent)
+
+
+def test_a_connection_that_is_dead_and_not_closed_is_seen_and_mended_within_a_minute(
+    stack: StackUnderTest,
+    mortal_broker: BrokerNode,
+    rabbitmq: PrivateRabbitMQ,
+    relays: Relays,
+    api: HttpClient,
+    agents: Agents,
+    diary: Diary,
+    ledger: LedgerReader,
+) -> None:
+    relay = relays.before("127.0.0.1", rabbitmq.port)
+    agent = agents.start(broker_url=through(relay.port, mortal_broker.url))
+    assert health_of(stack, agent.agent_id).returncode == 0  # what that answer went out on is dead soon, too
+
+    died_at = ledger.now()
+    relay.half_open(600)
+    later = api.dispatch("test.append", diary.parameters("later"))
+    probe = health_of(stack, agent.agent_id)
+
+    assert probe.returncode == 1
+    assert "does not answer over the broker" in probe.stdout
+    api.wait_for(later, "completed", within=90)
+    [run] = ledger.executions(later)
+    assert run["started_at"] - died_at <= A_MINUTE
+    eventually("it to answer again", lambda: health_of(stack, agent.agent_id).returncode == 0)
+    assert agent.container.exit_code is None
+    assert diary.notes() == ["later"]
