@@ -228,7 +228,7 @@ class LedgerConsumer(Consumer):
         super().shutdown()
 
     def _abandon(self) -> None:
-        """End this process: a thread in it cannot be stopped. Its supervisor starts another."""
+        """End this process: a thread in it cannot be stopped, or its pool is gone. Its supervisor starts another."""
         self._drain.begun = True
         written = self._clerk.stop(FLUSH_PATIENCE)
         log.error("agent_abandoned", written=written)
@@ -244,6 +244,9 @@ class LedgerConsumer(Consumer):
     def _on_tick(self) -> None:
         """See to what needs a look every moment or so."""
         self._runs.look()
+        if self._runs.pool_has_closed() and not self._drain.begun:
+            self._runs.surrender("the processes of its agent died too often")
+            self._abandon()
         self._intake.look(self._runs.shares())
 
     def _after_mail(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import time
 from collections.abc import Callable
@@ -9,6 +10,8 @@ from functools import partial
 from typing import Any
 
 import structlog
+from billiard.exceptions import RestartFreqExceeded
+from billiard.pool import CLOSE
 from celery.concurrency.prefork import TaskPool as Prefork
 from celery.worker.state import task_reserved
 
@@ -204,7 +207,13 @@ class Runs:
                 self.stop_early(request)
         # A dying process closes its pipe before it can be reaped: Celery looks once too early, and then after 5 s.
         # At the end: it may take a while, in which processes begin what nothing has been read of.
-        self._consumer.pool.maintain_pool()
+        with contextlib.suppress(RestartFreqExceeded):  # see `pool_has_closed`; the event loop meets it too
+            self._consumer.pool.maintain_pool()
+
+    def pool_has_closed(self) -> bool:
+        """Whether the pool takes nothing more: its processes have died too often, or somebody has told it to end."""
+        pool = self._consumer.pool
+        return isinstance(pool, Prefork) and pool._pool._state == CLOSE
 
     def _goes_on_over_limit(self, request: ClaimedRequest) -> bool:
         """Whether the pool's clock, which is for what goes alone, must have failed."""
