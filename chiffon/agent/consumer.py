@@ -212,6 +212,8 @@ class LedgerConsumer(Consumer):
         self._watch.stop()
         self._clerk.tell(Draining())
         self._drain.begin()
+        self._mailbox.open()  # nobody does until the pool has ended: what has been claimed is not to wait for that
+        self._runs.give_back_waiting("its agent ends, and had not begun it")
         super().stop()
 
     def shutdown(self) -> None:

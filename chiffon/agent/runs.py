@@ -151,6 +151,12 @@ class Runs:
         else:
             request.stop(self._consumer.pool)
 
+    def give_back_waiting(self, why: str) -> None:
+        """Give back what the pool does not have, once it takes nothing more."""
+        for request in list(self._held.values()):
+            if request.hand_over is None and request._apply_result is None:
+                request.give_back(why)
+
     def give_back_rest(self, why: str) -> None:
         """Give back what has no end, once the pool has ended: nothing of it runs any more."""
         for request in list(self._held.values()):
