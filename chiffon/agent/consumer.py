@@ -194,6 +194,10 @@ class LedgerConsumer(Consumer):
         """An event has been put by. (Celery would send it with the next turn of the loop: each in a message.)"""
         self._outbox.put_by()
 
+    def _limit_move_to_pool(self, request: Any) -> None:
+        """A task's rate lets it go now. (Celery's way, what the pool cannot be given would keep a slot for ever.)"""
+        self._line.pass_by(request)
+
     def on_close(self) -> None:
         """The connection is gone, and what it brought will come again. What was claimed goes on: the ledger has it.
 

@@ -100,10 +100,13 @@ class Runs:
 
     def _line_up(self, request: ClaimedRequest) -> None:
         consumer, claim = self._consumer, request.claim
-        if bucket := consumer.task_buckets[claim.work_type]:
-            consumer._limit_task(request, bucket, 1)
-        else:
-            self._line.join(request)
+        try:
+            if bucket := consumer.task_buckets[claim.work_type]:
+                consumer._limit_task(request, bucket, 1)
+            else:
+                self._line.join(request)
+        except Exception as error:  # noqa: BLE001 -- whatever it is, it must not be held for ever; `spoil` logs it
+            request.spoil(error)
 
     def spoil(self, delivery: Delivery, claim: Claim, error: Exception) -> None:
         """End a claimed task that could not even be handed to the pool."""
@@ -245,8 +248,9 @@ class Runs:
         consumer, settings = self._consumer, self._settings
         task = consumer.app.tasks.get(claim.work_type) or consumer.app.tasks["celery.accumulate"]
         known = registry.get(claim.work_type) if claim.work_type in registry else None
+        celerys = known is None and claim.work_type in consumer.app.tasks
         request = ClaimedRequest(
-            claim if known else _revived(claim),
+            _revived(claim) if celerys else claim,  # what is not run here is no business of ours
             delivery,
             clerk=self._clerk,
             reader=self._reader,
