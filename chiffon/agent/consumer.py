@@ -194,6 +194,10 @@ class LedgerConsumer(Consumer):
         """An event has been put by. (Celery would send it with the next turn of the loop: each in a message.)"""
         self._outbox.put_by()
 
+    def _limit_move_to_pool(self, request: Any) -> None:
+        """A task's rate lets it go now. (Celery's way, what the pool cannot be given would keep a slot for ever.)"""
+        self._line.pass_by(request)
+
     def on_close(self) -> None:
         """The connection is gone, and what it brought will come again. What was claimed goes on: the ledger has it.
 
@@ -212,6 +216,8 @@ class LedgerConsumer(Consumer):
         self._watch.stop()
         self._clerk.tell(Draining())
         self._drain.begin()
+        self._mailbox.open()  # nobody does until the pool has ended: what has been claimed is not to wait for that
+        self._runs.give_back_waiting("its agent ends, and had not begun it")
         super().stop()
 
     def shutdown(self) -> None:
@@ -228,7 +234,7 @@ class LedgerConsumer(Consumer):
         super().shutdown()
 
     def _abandon(self) -> None:
-        """End this process: a thread in it cannot be stopped. Its supervisor starts another."""
+        """End this process: a thread in it cannot be stopped, or its pool is gone. Its supervisor starts another."""
         self._drain.begun = True
         written = self._clerk.stop(FLUSH_PATIENCE)
         log.error("agent_abandoned", written=written)
@@ -244,6 +250,9 @@ class LedgerConsumer(Consumer):
     def _on_tick(self) -> None:
         """See to what needs a look every moment or so."""
         self._runs.look()
+        if self._runs.pool_has_closed() and not self._drain.begun:
+            self._runs.surrender("the processes of its agent died too often")
+            self._abandon()
         self._intake.look(self._runs.shares())
 
     def _after_mail(self) -> None:

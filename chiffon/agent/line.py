@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 import itertools
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import structlog
@@ -53,6 +54,10 @@ class Line:
         if request.place is None:
             request.place = next(self._order)
         heapq.heappush(self._waiting, (-request.claim.priority, request.place, request))
+
+    def pass_by(self, request: ClaimedRequest) -> None:
+        """Ask the pool for a turn of its own: it has waited for its rate."""
+        self._submit(SimpleNamespace(execute_using_pool=lambda pool, **_: self._put(request, [request], pool)))
 
     def move(self) -> None:
         """Ask the pool for turns: what goes in one is decided only when it comes."""

@@ -78,12 +78,13 @@ class Reception:
             self._intake.leave(delivery)
         match fate:
             case Claim() if self._is_ending():
-                self._runs.decline(delivery, fate, "the agent is ending")
+                self._guarded(self._runs.decline, delivery, fate, "the agent is ending")
             case Claim():
-                self._run(delivery, fate)
+                self._traffic.claimed(fate.queue, fate.priority, fate.queued_at)
+                self._guarded(self._runs.run, delivery, fate)
             case Hopeless(claim):
                 why = f"no agent has known {claim.work_type} for {self._unknown_after:g} s"
-                self._runs.condemn(delivery, claim, why)
+                self._guarded(self._runs.condemn, delivery, claim, why)
             case Refused():
                 self._refuse(delivery, str(fate))
             case Absent() if isinstance(what, Doorbell):
@@ -93,11 +94,11 @@ class Reception:
                 log.debug("doorbell_acknowledged", rings_for=fate.task_id, fate=type(fate).__name__)
                 delivery.acknowledge()
 
-    def _run(self, delivery: Delivery, claim: Claim) -> None:
-        self._traffic.claimed(claim.queue, claim.priority, claim.queued_at)
+    def _guarded(self, act: Callable[..., None], delivery: Delivery, claim: Claim, *why: str) -> None:
+        """Do this with a claimed task, or end it: it must not keep its place for ever."""
         try:
-            self._runs.run(delivery, claim)
-        except Exception as error:  # it must not keep its place for ever
+            act(delivery, claim, *why)
+        except Exception as error:
             log.exception("claim_not_run", task_id=claim.task_id, request_id=claim.request_id, trace_id=claim.trace_id)
             self._runs.spoil(delivery, claim, error)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import time
 from collections.abc import Callable
@@ -9,6 +10,8 @@ from functools import partial
 from typing import Any
 
 import structlog
+from billiard.exceptions import RestartFreqExceeded
+from billiard.pool import CLOSE
 from celery.concurrency.prefork import TaskPool as Prefork
 from celery.worker.state import task_reserved
 
@@ -97,10 +100,13 @@ class Runs:
 
     def _line_up(self, request: ClaimedRequest) -> None:
         consumer, claim = self._consumer, request.claim
-        if bucket := consumer.task_buckets[claim.work_type]:
-            consumer._limit_task(request, bucket, 1)
-        else:
-            self._line.join(request)
+        try:
+            if bucket := consumer.task_buckets[claim.work_type]:
+                consumer._limit_task(request, bucket, 1)
+            else:
+                self._line.join(request)
+        except Exception as error:  # noqa: BLE001 -- whatever it is, it must not be held for ever; `spoil` logs it
+            request.spoil(error)
 
     def spoil(self, delivery: Delivery, claim: Claim, error: Exception) -> None:
         """End a claimed task that could not even be handed to the pool."""
@@ -147,6 +153,12 @@ class Runs:
             request.time_out()
         else:
             request.stop(self._consumer.pool)
+
+    def give_back_waiting(self, why: str) -> None:
+        """Give back what the pool does not have, once it takes nothing more."""
+        for request in list(self._held.values()):
+            if request.hand_over is None and request._apply_result is None:
+                request.give_back(why)
 
     def give_back_rest(self, why: str) -> None:
         """Give back what has no end, once the pool has ended: nothing of it runs any more."""
@@ -204,7 +216,13 @@ class Runs:
                 self.stop_early(request)
         # A dying process closes its pipe before it can be reaped: Celery looks once too early, and then after 5 s.
         # At the end: it may take a while, in which processes begin what nothing has been read of.
-        self._consumer.pool.maintain_pool()
+        with contextlib.suppress(RestartFreqExceeded):  # see `pool_has_closed`; the event loop meets it too
+            self._consumer.pool.maintain_pool()
+
+    def pool_has_closed(self) -> bool:
+        """Whether the pool takes nothing more: its processes have died too often, or somebody has told it to end."""
+        pool = self._consumer.pool
+        return isinstance(pool, Prefork) and pool._pool._state == CLOSE
 
     def _goes_on_over_limit(self, request: ClaimedRequest) -> bool:
         """Whether the pool's clock, which is for what goes alone, must have failed."""
@@ -230,8 +248,9 @@ class Runs:
         consumer, settings = self._consumer, self._settings
         task = consumer.app.tasks.get(claim.work_type) or consumer.app.tasks["celery.accumulate"]
         known = registry.get(claim.work_type) if claim.work_type in registry else None
+        celerys = known is None and claim.work_type in consumer.app.tasks
         request = ClaimedRequest(
-            claim if known else _revived(claim),
+            _revived(claim) if celerys else claim,  # what is not run here is no business of ours
             delivery,
             clerk=self._clerk,
             reader=self._reader,
