@@ -27,25 +27,26 @@ DEFAULT = 30.0
 """Seconds that the user lets work run."""
 
 
-def claimed(work_type: str, books: Books) -> ClaimedRequest:
-    """A claimed task on its way to the pool of an agent whose user wants no work to take long."""
+def delivered(channel: Channel) -> Delivery:
+    """A message in hand."""
+    traffic, receipts = Traffic(lambda: ("work_queue",), 1, 10.0), Receipts(channel.basic_ack)
+    return Delivery(Message(b"", channel=channel, delivery_tag=1), traffic, Hearing(), receipts, lambda: True, ())
+
+
+def runs_of(books: Books) -> Runs:
+    """What an agent has in hand whose user wants no work to take long."""
     app = create_app(Settings(default_timeout=DEFAULT))
     app.conf.update(task_time_limit=DEFAULT, task_soft_time_limit=DEFAULT / 2)
-    channel = Channel()
-    delivery = Delivery(
-        Message(b"", channel=channel, delivery_tag=1),
-        Traffic(lambda: ("work_queue",), 1, 10.0),
-        Hearing(),
-        Receipts(channel.basic_ack),
-        lambda: True,
-        (),
-    )
     consumer = SimpleNamespace(app=app, hostname="agent@test", event_dispatcher=None, connection_errors=())
     pace = Pace(app.settings.work_ahead)
     line = Line(lambda request: None, pace, None, lambda: 1)
     reader = Reader(registry, app.tasks, 1_000)
-    runs = Runs(consumer, app.settings, books, reader, pace, line, 1)  # type: ignore[arg-type]
-    return runs._request(delivery, CLAIM._replace(work_type=work_type))
+    return Runs(consumer, app.settings, books, reader, pace, line, 1)  # type: ignore[arg-type]
+
+
+def claimed(work_type: str, books: Books) -> ClaimedRequest:
+    """A claimed task on its way to the pool."""
+    return runs_of(books)._request(delivered(Channel()), CLAIM._replace(work_type=work_type))
 
 
 @pytest.mark.parametrize("work_type", [AFTER_END, RELEASE_CHORD])
