@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from types import SimpleNamespace
 from typing import Any
 
 from celery import Celery
@@ -12,9 +13,12 @@ from chiffon.agent.app import create_app
 from chiffon.agent.commands import Finished
 from chiffon.agent.delivery import Delivery
 from chiffon.agent.hearing import Hearing
+from chiffon.agent.line import Line
+from chiffon.agent.pace import Pace
 from chiffon.agent.reading import Reader
 from chiffon.agent.receipts import Receipts
 from chiffon.agent.request import ClaimedRequest
+from chiffon.agent.runs import Runs
 from chiffon.agent.traffic import Traffic
 from chiffon.config import Settings
 from chiffon.domain.tasks import Claim
@@ -25,6 +29,10 @@ CLAIM = Claim(
     parameters={"input": 1}, arguments=[], canvas={}, fingerprint="", timeout=None, soft_timeout=None, max_retries=None,
     retries=0, crashes=0, give_backs=0, attempts=1, origin="http", queued_at=None, age=0.0,
 )  # fmt: skip
+
+
+LIMIT = 30.0
+"""Seconds that the user of `runs_of` lets work run."""
 
 
 class Channel:
@@ -96,3 +104,14 @@ def claimed(
         app=app(),
         connection_errors=(),
     )
+
+
+def runs_of(books: Books) -> Runs:
+    """What an agent has in hand whose user wants no work to take long."""
+    app = create_app(Settings(default_timeout=LIMIT))
+    app.conf.update(task_time_limit=LIMIT, task_soft_time_limit=LIMIT / 2)
+    consumer = SimpleNamespace(app=app, hostname="agent@test", event_dispatcher=None, connection_errors=())
+    pace = Pace(app.settings.work_ahead)
+    line = Line(lambda request: None, pace, None, lambda: 1)
+    reader = Reader(registry, app.tasks, 1_000)
+    return Runs(consumer, app.settings, books, reader, pace, line, 1)  # type: ignore[arg-type]

@@ -51,7 +51,7 @@ def bear(
     for task, fate in zip(born, fates, strict=True):
         match fate:
             case Duplicate(first) if first != task.task_id:
-                follow(cursor, task, first)
+                _follow(cursor, task, first)
             case KeyReused(holder):
                 refused[task.task_id] = (
                     f"its request_id belongs to task {holder}, of another work type or with other parameters"
@@ -185,8 +185,7 @@ def _joined(cursor: Cursor, task: NewTask, fate: Acceptance) -> _Refusal | None:
     """Have a step whose ``request_id`` another task holds take that one's end; why it cannot be taken at all."""
     match fate:
         case Duplicate(first) if first != task.task_id:
-            if follow(cursor, task, first) is None:
-                raise LostRace(f"the id {task.task_id} was taken in between")
+            _follow(cursor, task, first)
         case KeyReused(holder):
             return _Refusal(
                 task, f"its request_id belongs to task {holder}, of another work type or with other parameters"
@@ -195,6 +194,12 @@ def _joined(cursor: Cursor, task: NewTask, fate: Acceptance) -> _Refusal | None:
             another = replace(task, task_id=ids.new_task_id())
             return _Refusal(another, f"its id {task_id} belongs to a task with another payload")
     return None
+
+
+def _follow(cursor: Cursor, task: NewTask, first: str) -> None:
+    """Have a task take the end of another. Raises LostRace: without a row of its own nobody would know of it."""
+    if follow(cursor, task, first) is None:
+        raise LostRace(f"the id {task.task_id} was taken in between, or {first} was forgotten")
 
 
 def _dead_letter(cursor: Cursor, refusal: _Refusal, settings: Settings) -> None:

@@ -17,7 +17,7 @@ from celery.worker.state import task_reserved
 
 from chiffon.agent import events, judging
 from chiffon.agent.clerk import Clerk
-from chiffon.agent.commands import Finished, Started
+from chiffon.agent.commands import Finished, Paid, Started
 from chiffon.agent.delivery import Delivery
 from chiffon.agent.handover import LONG
 from chiffon.agent.killing import kill
@@ -115,8 +115,12 @@ class Runs:
         verdict = judging.unrunnable(error)
 
         def settled(answer: Recorded | Fenced) -> None:
-            owed = isinstance(answer, Recorded) and answer.owes_dead_letter
-            delivery.dead_letter() if owed else delivery.acknowledge()
+            if isinstance(answer, Recorded) and answer.owes_dead_letter:
+                if delivery.dead_letter():
+                    at = time.monotonic()
+                    self._clerk.tell(Paid(*key, at, delivery.connected, lambda: delivery.hearing.since(at)))
+            else:
+                delivery.acknowledge()
             self.on_room(delivery)
 
         settlement = Settlement(claim.task_id, claim.execution, verdict)

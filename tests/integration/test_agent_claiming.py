@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import pytest
 
+from chiffon.agent import continuations
 from chiffon.agent.claiming import Claimer
 from chiffon.agent.commands import Offer, Refused
 from chiffon.agent.life import Identity, Life
 from chiffon.agent.reading import Direct, Doorbell, Reader
 from chiffon.config import Settings
-from chiffon.domain.tasks import Claim
+from chiffon.domain.states import State
+from chiffon.domain.tasks import Claim, NewTask
 from chiffon.domain.work import registry
+from chiffon.ledger.accept import accept
+from chiffon.ledger.connect import Cursor
 from tests.bench import Bench
 from tests.builders import new_task
 
@@ -63,6 +68,25 @@ def test_what_postgres_cannot_do_at_the_moment_is_claimed_once_it_can(
     assert [(offer, type(fate)) for offer, fate in claimer.claim(offers)] == [(offers[1], Claim)]
     bench.sql("DROP TRIGGER trouble ON tasks")
     assert [(offer, type(fate)) for offer, fate in claimer.claim(offers)] == [(offer, Claim) for offer in offers]
+
+
+def test_a_message_whose_keys_holder_is_forgotten_in_between_is_claimed_the_next_time(
+    bench: Bench, claimer: Claimer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    holder = bench.task_in(State.COMPLETED, request_id="order-7")
+    direct = new_task(request_id="order-7", origin="message", keyed=True)
+
+    def accept_slowly(cursor: Cursor, tasks: Sequence[NewTask], *, lease: float) -> Any:
+        found = accept(cursor, tasks, lease=lease)
+        for table in ("request_keys", "tasks"):
+            bench.sql(f"DELETE FROM {table} WHERE task_id = %s", holder)
+        return found
+
+    monkeypatch.setattr(continuations, "accept", accept_slowly)
+    offers = [Offer(Direct(direct), lambda fate: None)]
+    assert claimer.claim(offers) == []
+    ((_, fate),) = claimer.claim(offers)
+    assert isinstance(fate, Claim)
 
 
 def test_what_postgres_refuses_for_its_data_is_refused(bench: Bench, claimer: Claimer) -> None:

@@ -2,42 +2,23 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import pytest
 
-from chiffon.agent.app import create_app
-from chiffon.agent.line import Line
-from chiffon.agent.pace import Pace
-from chiffon.agent.reading import Reader
 from chiffon.agent.request import ClaimedRequest
-from chiffon.agent.runs import Runs
-from chiffon.config import Settings
 from chiffon.domain.verdicts import GivenBack, TimedOut
-from chiffon.domain.work import registry
 from chiffon.ledger.effects import AFTER_END, RELEASE_CHORD
-from tests.claimed import CLAIM, Books, Channel, delivery
-
-DEFAULT = 30.0
-"""Seconds that the user lets work run."""
+from tests.claimed import CLAIM, LIMIT, Books, Channel, delivery, runs_of
 
 
 def claimed(work_type: str, books: Books) -> ClaimedRequest:
-    """A claimed task on its way to the pool of an agent whose user wants no work to take long."""
-    app = create_app(Settings(default_timeout=DEFAULT))
-    app.conf.update(task_time_limit=DEFAULT, task_soft_time_limit=DEFAULT / 2)
-    consumer = SimpleNamespace(app=app, hostname="agent@test", event_dispatcher=None, connection_errors=())
-    pace = Pace(app.settings.work_ahead)
-    line = Line(lambda request: None, pace, None, lambda: 1)
-    reader = Reader(registry, app.tasks, 1_000)
-    runs = Runs(consumer, app.settings, books, reader, pace, line, 1)  # type: ignore[arg-type]
-    return runs._request(delivery(Channel()), CLAIM._replace(work_type=work_type))
+    """A claimed task on its way to the pool."""
+    return runs_of(books)._request(delivery(Channel()), CLAIM._replace(work_type=work_type))
 
 
 @pytest.mark.parametrize("work_type", [AFTER_END, RELEASE_CHORD])
 def test_it_may_wait_for_the_ledger_for_longer_than_work_may_run(work_type: str) -> None:
     request = claimed(work_type, Books())
-    assert request.limit > 10 * DEFAULT
+    assert request.limit > 10 * LIMIT
     assert request.soft_limit is None
 
 

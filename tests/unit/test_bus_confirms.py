@@ -208,6 +208,19 @@ def test_a_letter_that_amqp_cannot_say_is_refused_before_a_byte_of_it_and_its_ne
     assert not broker.dropped
 
 
+def test_what_amqp_cannot_say_is_known_though_the_channel_is_closed_over_another() -> None:
+    sent = letters(4)
+    unsayable = {sent[3].message.message_id: "no words"}
+
+    def attempt(batch: Sequence[Letter]) -> Receipt:
+        refused = ids(*batch) & ids(sent[3])
+        closed = bool(ids(*batch) & ids(sent[0]))
+        said = {message_id: unsayable[message_id] for message_id in refused}
+        return Receipt(unconfirmed=ids(*batch), refused=refused, unsayable=said, usable=not closed, closed=closed)
+
+    assert publish_apart(attempt, sent).unsayable == unsayable
+
+
 def test_half_a_frame_is_the_end_of_a_connection() -> None:
     broker = Broker()
 
