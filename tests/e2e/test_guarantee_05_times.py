@@ -10,6 +10,7 @@ import psutil
 import pytest
 
 from tests.e2e.agents import Agents
+from tests.e2e.api_process import Apis
 from tests.e2e.diary import Diary
 from tests.e2e.http_client import HttpClient
 from tests.e2e.ledger_reader import LedgerReader
@@ -22,6 +23,7 @@ pytest_plugins = ("tests.e2e.fixtures",)
 pytestmark = pytest.mark.e2e
 
 LATER = 15.0  # seconds: everything is down meanwhile
+WINDOW = 60.0  # seconds: everything is killed, and up again, within them
 MANY = 100_000
 SOME = 500
 """Messages with an ETA that an agent takes in: what is scheduled by SQL never passes through one."""
@@ -113,3 +115,28 @@ def test_a_hundred_thousand_scheduled_tasks_cost_an_agent_no_memory(
     assert api.wait_for(api.dispatch("echo", {"input": "now"}), "completed")
     assert amqp_client.ready("work_queue") == 0
     assert resident() - before < 20_000_000
+
+
+def test_an_idempotency_window_outlives_the_api_the_agents_and_the_broker(
+    mortal_broker: BrokerNode, apis: Apis, agents: Agents, diary: Diary, ledger: LedgerReader
+) -> None:
+    api = apis.start(idempotency_ttl=WINDOW)
+    team = agents.start_team("first", "second", idempotency_ttl=WINDOW)
+    order = {"work_type": "test.append", "parameters": diary.parameters("once"), "request_id": "order-7"}
+    task = api.wait_for(api.post("/dispatch", order).json()["task_id"], "completed")
+
+    for agent in team:
+        agent.kill()
+    apis.kill()
+    mortal_broker.kill()
+    apis.resume()
+    answers = [api.post("/dispatch", order)]
+    mortal_broker.restart()
+    agents.start_team("third", "fourth", idempotency_ttl=WINDOW)
+    answers.append(api.post("/dispatch", order))
+
+    for answer in answers:
+        assert (answer.status_code, answer.headers["Idempotent-Replayed"]) == (200, "true")
+        assert (answer.json()["task_id"], answer.json()["result"]) == (task["task_id"], task["result"])
+    assert diary.notes() == ["once"]
+    assert ledger.statuses() == {"completed": 1}

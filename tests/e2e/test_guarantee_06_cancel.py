@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from datetime import timedelta
 
 import psutil
@@ -77,3 +78,34 @@ def test_a_cancel_outlives_the_agents_and_what_was_cancelled_is_never_run(
     assert ledger.outcomes(queued) == []
     assert ledger.outcomes(running) == ["agent_lost"]
     assert diary.notes() == ["begun", "after"]
+
+
+def started(ledger: LedgerReader, task_id: str) -> bool:
+    """Whether the ledger knows that its run has begun: from then on a death would be charged to it."""
+    return any(run["started_at"] for run in ledger.executions(task_id))
+
+
+def test_an_agent_with_threads_ends_over_a_cancel_that_is_ignored_and_gives_its_other_work_back(
+    api: HttpClient, agents: Agents, diary: Diary, ledger: LedgerReader
+) -> None:
+    agent = agents.start("ending", pool="threads", concurrency=2)
+    stubborn = api.dispatch("test.run", {"path": str(diary.path), "seconds": 60})
+    companion = api.dispatch("test.run_long_at_first", {"path": str(diary.path), "seconds": 60})
+    eventually("both to be under way", lambda: diary.notes() == ["begun", "begun"])
+    eventually("both to be marked", lambda: all(started(ledger, task_id) for task_id in (stubborn, companion)))
+    heir = agents.start("heir")
+
+    assert api.post(f"/tasks/{stubborn}/cancel").status_code == 202
+
+    eventually("the agent to end", lambda: agent.container.exit_code is not None)
+    assert agent.container.exit_code == os.EX_TEMPFAIL
+    task = api.wait_for(companion, "completed")
+    runs = [(run["agent_id"], run["outcome"]) for run in task["executions"]]
+    assert runs == [(agent.agent_id, "given_back"), (heir.agent_id, "completed")]
+    row = ledger.task(companion)
+    assert row is not None
+    assert (row["crashes"], row["agent_deaths"], row["retries"]) == (0, 0, 0)
+    assert api.task(stubborn)["status"] == "cancelled"
+    assert ledger.outcomes(stubborn) == ["cancelled"]
+    assert diary.notes(stubborn) == ["begun"]
+    assert diary.notes(companion) == ["begun", "begun", "ended"]
