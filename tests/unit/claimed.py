@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 from kombu.message import Message
@@ -43,6 +44,8 @@ class Channel:
 
 class Books:
     """A clerk that writes nothing down until it is told to."""
+
+    life = SimpleNamespace(incarnation=1)
 
     def __init__(self) -> None:
         self.commands: list[Any] = []
