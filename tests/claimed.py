@@ -56,6 +56,8 @@ class Channel:
 class Books:
     """A clerk that writes nothing down until it is told to."""
 
+    life = SimpleNamespace(incarnation=1)
+
     def __init__(self) -> None:
         self.commands: list[Any] = []
 

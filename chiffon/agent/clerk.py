@@ -53,7 +53,7 @@ DEFER = 5.0
 
 
 class Clerk:
-    """Takes commands from any thread, and answers on the event loop.
+    """Takes commands from any thread, and answers on the event loop. ``life``: the agent's, for it to use.
 
     ``mark_after``: seconds after which a run that goes on is worth a note that it has begun. 0 where the work shares
     its process with the agent: there the note must be written before the work can end both.
@@ -63,7 +63,7 @@ class Clerk:
         self, settings: Settings, life: Life, reader: Reader, ringer: Ringer, mailbox: Mailbox, *, mark_after: float
     ) -> None:
         self._settings = settings
-        self._life = life
+        self.life = life
         self._settler = Settler(settings, life, reader, ringer)
         self._claimer = Claimer(settings, life, reader, ringer)
         self._mailbox = mailbox
@@ -112,7 +112,7 @@ class Clerk:
         while not (self._stopping.is_set() and self._idle()):
             try:
                 self._collect()
-                if not self._life.alive:
+                if not self.life.alive:
                     self._come_to_life()
                 self._work()
             except (LedgerUnavailable, SchemaBehind) as error:
@@ -122,7 +122,7 @@ class Clerk:
                 log.exception("clerk_failed")
                 time.sleep(TICK)
         settings = self._settings
-        self._life.say_goodbye(ttl=settings.idempotency_ttl, max_deaths=settings.max_crashes * DEATHS_PER_CRASH)
+        self.life.say_goodbye(ttl=settings.idempotency_ttl, max_deaths=settings.max_crashes * DEATHS_PER_CRASH)
 
     def _idle(self) -> bool:
         return self._commands.empty() and not self._finished and not self._condemned
@@ -162,7 +162,7 @@ class Clerk:
                 pass
 
     def _come_to_life(self) -> None:
-        still_ours = self._life.begin()
+        still_ours = self.life.begin()
         for key in self._held - still_ours:
             self._held.discard(key)
             self._mailbox.post(partial(self.on_lost, key))
@@ -177,7 +177,7 @@ class Clerk:
 
     def _drain(self) -> None:
         if self._draining and not self._said_draining:
-            self._life.drain()
+            self.life.drain()
             self._said_draining = True
 
     def _settle(self) -> None:
@@ -219,7 +219,7 @@ class Clerk:
         while self._condemned:
             task, reason = self._condemned[0].task, self._condemned[0].reason
             try:
-                with self._life.transaction() as cursor:
+                with self.life.transaction() as cursor:
                     continuations.bear_condemned(cursor, task, reason[:1000], self._settings)
             except (LedgerUnavailable, SchemaBehind, LostRace):
                 raise
@@ -245,7 +245,7 @@ class Clerk:
 
     def _mark_together(self, ripe: Sequence[Started]) -> list[Started]:
         now = time.monotonic()
-        with self._life.statements() as cursor:
+        with self.life.statements() as cursor:
             claims.mark_started(cursor, {started.key: now - started.at for started in ripe})
         return list(ripe)
 

@@ -133,6 +133,7 @@ class ClaimedRequest(Request):
             "retries": claim.retries,
             "max_retries": claim.max_retries,
             "timeout": self._timeout,
+            "incarnation": self._clerk.life.incarnation,
         }
 
     # What the pool says

@@ -100,7 +100,7 @@ def _plain(result: str, runtime: float | None, shown: str | None, children: str 
 class Run:
     """The run that the current thread is in. ``ending``: the work has returned; what is published now follows it.
 
-    ``retry_after``: seconds, once the work has asked to be run again.
+    ``incarnation``: of the agent that runs it. ``retry_after``: seconds, once the work has asked to be run again.
     """
 
     task_id: str
@@ -111,6 +111,7 @@ class Run:
     retries: int
     max_retries: int | None
     timeout: float
+    incarnation: int | None = None
     report: Report = field(default_factory=Report)
     began: float = field(default_factory=time.monotonic)
     ending: bool = False

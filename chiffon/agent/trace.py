@@ -32,7 +32,7 @@ def do_work(
         task_id: the task's.
         request: the headers of protocol 2, and what Celery adds.
         body: arguments, parameters, embedded.
-        facts: the fields of `Run` that the claim knows.
+        facts: the fields of `Run` that the agent and the claim know.
 
     Returns:
         What the main process is to write down.

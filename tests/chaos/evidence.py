@@ -48,6 +48,7 @@ class Execution:
 
     task_id: str
     execution: int
+    incarnation: int
     agent_pid: int
     claimed_at: float
     started_at: float | None
@@ -74,10 +75,14 @@ class Step:
 
 @dataclass(frozen=True)
 class Run:
-    """A real run, by its own lines. ``last``: when it was last seen; ``ended``: whether it came to its end."""
+    """A real run, by its own lines. ``last``: when it was last seen; ``ended``: whether it came to its end.
+
+    ``agent``: the main process of the agent that ran it, and ``incarnation`` who that said it was.
+    """
 
     task_id: str
     execution: int
+    incarnation: int
     agent: int
     pid: int
     step: str
@@ -146,7 +151,7 @@ SELECT t.task_id, t.request_id, t.work_type, t.status, t.parameters, t.origin, t
   FROM tasks t LEFT JOIN results r USING (task_id)
 """
 _EXECUTIONS = """
-SELECT e.task_id, e.execution, a.pid AS agent_pid, extract(epoch FROM e.claimed_at)::float8 AS claimed_at,
+SELECT e.task_id, e.execution, incarnation, a.pid AS agent_pid, extract(epoch FROM e.claimed_at)::float8 AS claimed_at,
        extract(epoch FROM e.started_at)::float8 AS started_at,
        extract(epoch FROM e.finished_at)::float8 AS finished_at, e.outcome
   FROM executions e JOIN agents a USING (incarnation) ORDER BY e.task_id, e.execution
@@ -203,8 +208,8 @@ def witnessed(path: Path) -> dict[str, list[Run]]:
     for (task_id, execution, pid, _), said in lines.items():
         first = said[0]
         runs[task_id].append(
-            Run(task_id, execution, first["agent"], pid, first["step"], first["at"], said[-1]["at"],
-                ended=said[-1]["what"] == "end")
+            Run(task_id, execution, first["incarnation"], first["agent"], pid, first["step"], first["at"],
+                said[-1]["at"], ended=said[-1]["what"] == "end")
         )  # fmt: skip
     return {task_id: sorted(of_task, key=lambda run: run.began) for task_id, of_task in runs.items()}
 

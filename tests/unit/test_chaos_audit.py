@@ -24,13 +24,13 @@ DONE = Task(
     "t1", "r1", "chaos.note", "completed", {"seconds": 1.0}, "http", 1, None, False, None, 100.0, 102.0,
     {"execution": 1, "agent": 10},
 )  # fmt: skip
-EXECUTED = Execution("t1", 1, 10, 101.0, 101.0, 102.0, "completed")
+EXECUTED = Execution("t1", 1, 5, 10, 101.0, 101.0, 102.0, "completed")
 HISTORY = [
     Step("t1", 1, 100.0, "pending", None, "accepted"),
     Step("t1", 2, 101.0, "running", 1, None),
     Step("t1", 3, 102.0, "completed", 1, None),
 ]
-RAN = Run("t1", 1, 10, 11, "", 101.0, 102.0, ended=True)
+RAN = Run("t1", 1, 5, 10, 11, "", 101.0, 102.0, ended=True)
 REPLAYED = Step("t1", 4, 103.0, "pending", None, "replayed")
 
 
@@ -128,6 +128,11 @@ def test_a_run_that_the_ledger_does_not_know_is_wrong() -> None:
     assert "wrong" in faults(evidence(runs={"t1": [RAN, replace(RAN, execution=2, began=101.0, last=101.0)]}))
 
 
+@pytest.mark.parametrize("other", [{"incarnation": 6}, {"agent": 20}], ids=str)
+def test_a_run_by_another_agent_than_the_one_that_claimed_it_is_wrong(other: dict[str, int]) -> None:
+    assert faults(evidence(runs={"t1": [replace(RAN, **other)]})) == {"wrong"}
+
+
 def test_an_execution_that_ran_twice_is_doubled() -> None:
     assert "doubled" in faults(evidence(runs={"t1": [RAN, replace(RAN, pid=12)]}))
 
@@ -151,9 +156,9 @@ def test_a_run_after_the_end_is_doubled() -> None:
 def beside(**incidents: Any) -> Evidence:
     """Two runs of one task, the second begun while the first went on; the second settled."""
     first = replace(EXECUTED, finished_at=103.0, outcome="agent_lost")
-    second = Execution("t1", 2, 20, 103.0, 103.0, 104.0, "completed")
+    second = Execution("t1", 2, 6, 20, 103.0, 103.0, 104.0, "completed")
     settled = replace(DONE, execution=2, result={"execution": 2, "agent": 20})
-    runs = [replace(RAN, last=103.5), Run("t1", 2, 20, 21, "", 103.0, 104.0, ended=True)]
+    runs = [replace(RAN, last=103.5), Run("t1", 2, 6, 20, 21, "", 103.0, 104.0, ended=True)]
     history = [
         *HISTORY[:2],
         Step("t1", 3, 103.0, "pending", 1, "died"),
@@ -328,7 +333,7 @@ def ran(work_type: str, *outcomes: str, started: bool = True, **others: Any) -> 
     """One task whose executions, each a real run, came out so."""
     times = [101.0 + number / 10 for number in range(len(outcomes))]
     executions = [
-        Execution("t1", number, 10, at, at if started else None, at, outcome)
+        Execution("t1", number, 5, 10, at, at if started else None, at, outcome)
         for number, (at, outcome) in enumerate(zip(times, outcomes, strict=True), 1)
     ]
     runs = [replace(RAN, execution=number, began=at, last=at) for number, at in enumerate(times, 1)]

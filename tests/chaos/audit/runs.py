@@ -27,11 +27,15 @@ _ENDING = frozenset({"completed", "failed", "cancelled", "timed_out", "dead_lett
 
 
 def runs_are_logged(evidence: Evidence) -> Iterator[Finding]:
-    """Each run is an execution of the ledger's, and each execution ran once at most."""
+    """Each run is an execution of the ledger's, by the agent that claimed it, and each execution ran once at most."""
     for task_id, runs in evidence.runs.items():
         for run in runs:
-            if evidence.execution(task_id, run.execution) is None:
+            execution = evidence.execution(task_id, run.execution)
+            if execution is None:
                 yield Finding("wrong", task_id, f"execution {run.execution} ran, and the ledger does not know of it")
+            elif (run.incarnation, run.agent) != (execution.incarnation, execution.agent_pid):
+                says = f"incarnation {run.incarnation} (pid {run.agent}) ran it, not {execution.incarnation}"
+                yield Finding("wrong", task_id, f"execution {run.execution}: {says} (pid {execution.agent_pid})")
         twice = [number for number, many in Counter(run.execution for run in runs).items() if many > 1]
         if twice:
             yield Finding("doubled", task_id, f"executions {twice} ran more than once each")

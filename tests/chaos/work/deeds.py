@@ -146,6 +146,7 @@ class _Witness:
         self._facts = {
             "task_id": context.task_id,
             "execution": run.execution,
+            "incarnation": run.incarnation,
             "agent": AGENT,
             "pid": os.getpid(),
             "step": step,
