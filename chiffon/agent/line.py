@@ -46,6 +46,8 @@ class Line:
         self._order = itertools.count()
         self._turns = 0
         self._under_way: list[HandOver] = []
+        self.is_closed = False
+        """Whether the pool takes nothing more: then what comes back from it is for other agents."""
         self.on_overdue: Callable[[ClaimedRequest], None] = lambda request: None
         """Called with a member of a hand-over that is to be stopped, and holds up no other."""
 
@@ -159,6 +161,8 @@ class Line:
                 continue
             if request.unwanted:
                 request.give_back("stopped before it began")
+            elif self.is_closed:
+                request.give_back("its agent ends, and had not begun it")
             else:
                 self.join(request)
         self.move()

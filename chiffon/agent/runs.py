@@ -159,7 +159,8 @@ class Runs:
             request.stop(self._consumer.pool)
 
     def give_back_waiting(self, why: str) -> None:
-        """Give back what the pool does not have, once it takes nothing more."""
+        """Give back what the pool does not have, once it takes nothing more; and later what comes back from it."""
+        self._line.is_closed = True
         for request in list(self._held.values()):
             if request.hand_over is None and request._apply_result is None:
                 request.give_back(why)
