@@ -73,13 +73,12 @@ class ClaimedRequest(Request):
         self.unwanted = False
         """Whether it is to be stopped as soon as that costs no other its process."""
         self._already_revoked = False
-        body = (claim.arguments, claim.parameters, claim.canvas.get("embed") or {})
         super().__init__(
             delivery.message,
             on_ack=delivery.acknowledge,
             on_reject=delivery.dead_letter,
             task=task,
-            body=body,
+            body=(claim.arguments, claim.parameters, claim.canvas.get("embed") or {}),
             headers=protocol2_headers(claim, shown, (timeout, claim.soft_timeout)),
             decoded=True,
             **options,
