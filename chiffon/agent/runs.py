@@ -227,7 +227,7 @@ class Runs:
     def pool_has_closed(self) -> bool:
         """Whether the pool takes nothing more: its processes have died too often, or somebody has told it to end."""
         pool = self._consumer.pool
-        return isinstance(pool, Prefork) and pool._pool._state == CLOSE
+        return isinstance(pool, Prefork) and pool._pool is not None and pool._pool._state == CLOSE
 
     def _goes_on_over_limit(self, request: ClaimedRequest) -> bool:
         """Whether the pool's clock, which is for what goes alone, must have failed."""
