@@ -43,6 +43,7 @@ def forget_agents(bench: Bench) -> Write:
     gone, here = bench.agent("gone"), bench.agent("here")
     with bench.transaction() as cursor:
         agents.leave(cursor, gone.incarnation)
+    bench.lose(gone)
     bench.pass_time(100)
 
     def check() -> None:
