@@ -18,6 +18,8 @@ from chiffon.domain.work import is_queue
 
 _EMBEDDED = {"callbacks": list, "errbacks": list, "chain": list, "chord": dict}
 _MOST_PARTS = 2**31 - 1
+"""Of one chord, as Postgres' integers go."""
+
 MAX_HEADERS = 32_768
 """Bytes of the carried headers as JSON, at most. As AMQP has them they may be more than twice as many; a doorbell says
 other things beside them, and all must go in one frame: 131,072 bytes, unless a broker wants less."""

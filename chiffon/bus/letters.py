@@ -144,11 +144,11 @@ def _shown(value: Any, secret: tuple[str, ...]) -> str:
     if not value:
         return repr(value)
     hidden = redact(dict(value) if isinstance(value, Mapping) else value, secret)
-    text = repr(hidden) if _is_short(hidden) else _SHORTENER.repr(hidden)
+    text = repr(hidden) if _is_soon_shown(hidden) else _SHORTENER.repr(hidden)
     return text if len(text) <= _REPR_SIZE else text[: _REPR_SIZE - 3] + "..."
 
 
-def _is_short(value: Any) -> bool:
+def _is_soon_shown(value: Any) -> bool:
     """Whether Python's own repr, which is much faster than a careful one, cannot become long."""
     members = [*value.keys(), *value.values()] if isinstance(value, dict) else value
     return len(members) <= _FEW and all(
