@@ -18,6 +18,9 @@ from chiffon.config import Settings
 NOBODY = "127.0.0.1:1"
 """Where nobody listens."""
 
+ECHO = {"work_type": "echo", "parameters": {"input": "hello"}}
+"""Work to dispatch."""
+
 
 class DocumentedClient(FlaskClient):
     """Flask's test client; each answer must be one that `/openapi.json` announces."""
@@ -40,6 +43,13 @@ def api(**settings: Any) -> DocumentedClient:
     client = app.test_client()
     assert isinstance(client, DocumentedClient)
     return client
+
+
+def dispatch(client: DocumentedClient, **fields: Any) -> str:
+    """Dispatch `ECHO`, with these fields beside, and return the task's id."""
+    said = client.post("/dispatch", json={**ECHO, **fields}).json
+    assert said is not None
+    return str(said["task_id"])
 
 
 def check(app: APIFlask, response: TestResponse) -> None:

@@ -12,10 +12,9 @@ import pytest
 from werkzeug.test import TestResponse
 
 from chiffon.domain.verdicts import Completed, DeadLettered, RetryLater, WorkError
-from tests.api import DocumentedClient, api, problem
+from tests.api import DocumentedClient, api, dispatch, problem
 from tests.hand_agent import HandAgent
 
-ECHO = {"work_type": "echo", "parameters": {"input": "hello"}}
 LONG_AGO = "2147483647"
 
 
@@ -64,12 +63,6 @@ def client(ledger_url: str) -> DocumentedClient:
 def agent(ledger_url: str) -> Iterator[HandAgent]:
     with HandAgent(ledger_url) as agent:
         yield agent
-
-
-def dispatch(client: DocumentedClient) -> str:
-    said = client.post("/dispatch", json=ECHO).json
-    assert said is not None
-    return str(said["task_id"])
 
 
 def follow(client: DocumentedClient, task_id: str, *, after: str | None = None) -> Stream:

@@ -2,30 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_open
 from prometheus_client.parser import text_string_to_metric_families as parse
 
 from chiffon.domain.verdicts import Failed, RetryLater, WorkError
-from tests.api import NOBODY, DocumentedClient, api
+from tests.api import NOBODY, DocumentedClient, api, dispatch
 from tests.bench import Bench
 from tests.hand_agent import HandAgent
 
-ECHO = {"work_type": "echo", "parameters": {"input": "hello"}}
 ERROR = WorkError("ValueError", "no")
 
 
 @pytest.fixture
 def client(ledger_url: str, broker_url: str) -> DocumentedClient:
     return api(database_url=ledger_url, broker_url=broker_url)
-
-
-def dispatch(client: DocumentedClient, **fields: Any) -> str:
-    said = client.post("/dispatch", json={**ECHO, **fields}).json
-    assert said is not None
-    return str(said["task_id"])
 
 
 def metrics(client: DocumentedClient, *, accept: str = "") -> dict[tuple[str, ...], float]:

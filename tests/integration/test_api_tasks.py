@@ -9,10 +9,9 @@ from uuid import uuid4
 import pytest
 
 from chiffon.domain.verdicts import DeadLettered, RetryLater, TimedOut, WorkError
-from tests.api import DocumentedClient, api, problem
+from tests.api import ECHO, DocumentedClient, api, dispatch, problem
 from tests.hand_agent import HandAgent
 
-ECHO = {"work_type": "echo", "parameters": {"input": "hello"}}
 ERROR = WorkError("ValueError", "no", traceback="Traceback ...")
 
 
@@ -25,12 +24,6 @@ def client(ledger_url: str) -> DocumentedClient:
 def agent(ledger_url: str) -> Iterator[HandAgent]:
     with HandAgent(ledger_url) as agent:
         yield agent
-
-
-def dispatch(client: DocumentedClient, **fields: Any) -> str:
-    said = client.post("/dispatch", json={**ECHO, **fields}).json
-    assert said is not None
-    return str(said["task_id"])
 
 
 def get(client: DocumentedClient, path: str, **query: Any) -> Any:
