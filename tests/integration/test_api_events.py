@@ -11,8 +11,10 @@ from uuid import uuid4
 import pytest
 from werkzeug.test import TestResponse
 
+from chiffon.devstack.postgres import PrivatePostgres
 from chiffon.domain.verdicts import Completed, DeadLettered, RetryLater, WorkError
 from tests.api import DocumentedClient, api, dispatch, problem
+from tests.bench import Bench
 from tests.hand_agent import HandAgent
 
 LONG_AGO = "2147483647"
@@ -33,7 +35,8 @@ class Stream:
     def __init__(self, response: TestResponse) -> None:
         assert (response.status_code, response.mimetype) == (200, "text/event-stream")
         self._response = response
-        self._events = self._read(response.iter_encoded())
+        self._chunks = response.iter_encoded()
+        self._events = self._read(self._chunks)
         self.last_id = ""
 
     def _read(self, chunks: Iterator[bytes]) -> Iterator[Event]:
@@ -43,6 +46,9 @@ class Stream:
                 self.last_id = fields.get("id", self.last_id)
                 if "data" in fields:
                     yield Event(fields.get("event", "message"), self.last_id, json.loads(fields["data"]))
+
+    def chunk(self) -> bytes:
+        return next(self._chunks)
 
     def next(self) -> Event:
         return next(self._events)
@@ -133,6 +139,29 @@ def test_what_the_work_says_of_itself_comes_between_the_steps(client: Documented
         assert stream.next() == Event("progress", "2", {"percent": percent})
     agent.settle(claim, Completed("null"))
     assert statuses(stream.rest()) == ["completed"]
+
+
+def test_a_ledger_that_is_away_for_a_moment_ends_no_stream_and_costs_no_step(
+    client: DocumentedClient, postgres: PrivatePostgres, ledger_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("chiffon.api.routes.events.QUIET", 0.0)
+    task_id = dispatch(client)
+    stream = follow(client, task_id)
+    assert stream.next().data["status"] == "pending"
+    postgres.stop()
+    assert stream.chunk() == b":\n\n"
+    postgres.start()
+    with HandAgent(ledger_url) as agent:
+        agent.complete(task_id, "done")
+    assert statuses(stream.rest()) == ["running", "completed"]
+
+
+def test_a_stream_ends_with_a_task_that_is_removed(client: DocumentedClient, bench: Bench) -> None:
+    task_id = dispatch(client)
+    stream = follow(client, task_id)
+    stream.next()
+    bench.sql("DELETE FROM tasks WHERE task_id = %s RETURNING task_id", task_id)
+    assert stream.rest() == []
 
 
 @pytest.mark.parametrize("last", ["-1", "one", "1.5", "2147483648", "9" * 5000, "²"])
