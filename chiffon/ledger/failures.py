@@ -12,8 +12,10 @@ from chiffon.domain.errors import Busy, ChiffonError, LedgerUnavailable, SchemaB
 _REFUSED_CLASSES = ("21", "22", "23", "54")
 """SQLSTATE classes that speak of the data and not of the server: the same statement will be refused again."""
 
-OUTDATED = {"0A000", "26000"}
-"""SQLSTATEs of a planned statement whose result a migration has changed, or that its session was made to forget."""
+OUTDATED = {"0A000", "26000", "42P05"}
+"""SQLSTATEs of a planned statement: a migration has changed its result, or its session was made to forget it, or
+knows another by its name.
+"""
 
 TAKEN_MEANWHILE = "taken meanwhile: "
 """What a statement says, as what is no number, to undo itself for having lost a race."""

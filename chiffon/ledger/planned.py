@@ -64,7 +64,11 @@ class Planned:
         parts = (*self.before, self)
         if due := [part for part in parts if now - planned.get(part.name, -math.inf) >= GOOD_FOR]:
             outdated = [f"DEALLOCATE chiffon_{part.name}" for part in due if part.name in planned]
-            cursor.execute("; ".join([*outdated, *(part._prepare for part in due)]))
+            try:
+                cursor.execute("; ".join([*(outdated if planned else ["DEALLOCATE ALL"]), *(p._prepare for p in due)]))
+            except psycopg2.Error:
+                planned.clear()  # some of them may be done, and a rollback undoes none: begin anew
+                raise
             planned.update((part.name, now) for part in due)
 
     @cached_property

@@ -12,6 +12,7 @@ from chiffon.domain.errors import LedgerUnavailable
 from chiffon.domain.tasks import Claim
 from chiffon.ledger import claims, planned, settle
 from chiffon.ledger.connect import open_session, session_transaction
+from chiffon.ledger.failures import LostRace
 from chiffon.ledger.planned import Planned
 from tests.bench import Agent, Bench
 
@@ -84,6 +85,28 @@ def test_a_session_whose_plan_a_migration_has_outdated_is_of_use_no_longer(bench
     with pytest.raises(LedgerUnavailable, match="plans"):
         agent.claim(task_id)
     assert isinstance(bench.agent("another").claim(task_id), Claim)
+
+
+def test_a_session_that_could_plan_only_half_of_a_statement_plans_it_once_that_is_possible(bench: Bench) -> None:
+    agent, task_id = bench.agent(), bench.born()
+    with bench.transaction() as migration:
+        migration.execute("LOCK TABLE executions IN ACCESS EXCLUSIVE MODE")
+        with pytest.raises(LostRace):
+            agent.claim(task_id)
+    assert isinstance(agent.claim(task_id), Claim)
+
+
+def test_plans_that_could_not_be_made_anew_are_made_once_that_is_possible(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent, task_id = bench.agent(), bench.born()
+    agent.claim(bench.born())
+    monkeypatch.setattr(planned, "GOOD_FOR", 0.0)
+    with bench.transaction() as migration:
+        migration.execute("LOCK TABLE executions IN ACCESS EXCLUSIVE MODE")
+        with pytest.raises(LostRace):
+            agent.claim(task_id)
+    assert isinstance(agent.claim(task_id), Claim)
 
 
 def explained(bench: Bench, statement: Planned, values: dict[str, Any]) -> str:
