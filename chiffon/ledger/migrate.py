@@ -60,8 +60,18 @@ class Status(NamedTuple):
 
 
 def upgrade(url: str, revision: str = "head") -> None:
-    """Bring the ledger at ``url`` to ``revision``. Raises LedgerUnavailable, NoSuchRevision, NotPermitted."""
-    _run(url, lambda config: command.upgrade(config, revision))
+    """Bring the ledger at ``url`` to ``revision``. Raises LedgerUnavailable, NoSuchRevision, NotPermitted.
+
+    One that a newer release has brought further is left as it is: a release that is rolled back goes on against it.
+    """
+
+    def step(config: Config) -> None:
+        if revision == "head" and (found := status(url)).is_ahead:
+            _say_ahead(found)
+        else:
+            command.upgrade(config, revision)
+
+    _run(url, step)
 
 
 def make_if_empty(url: str) -> None:

@@ -230,6 +230,16 @@ def test_old_code_goes_on_against_a_newer_schema(ledger_url: str, next_release: 
     life.drop()
 
 
+def test_a_release_that_is_rolled_back_leaves_the_newer_schema_as_it_is(ledger_url: str, next_release: Path) -> None:
+    url = validated_database_url(ledger_url)
+    with pytest.MonkeyPatch.context() as release:
+        release.setattr(migrate, "_SCRIPTS", next_release)
+        migrate.upgrade(url)
+    result = CliRunner(env={"CHIFFON_DATABASE_URL": url}).invoke(main, ["db", "upgrade"])
+    assert result.exit_code == 0, result.stderr
+    assert migrate.status(url).current == NEXT
+
+
 def begun(life: Life) -> dict[str, set[tuple[str, int]]]:
     """What a life that begins again still has; nothing while its old session still holds the lock."""
     try:
