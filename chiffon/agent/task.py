@@ -58,11 +58,14 @@ class LedgerTask(CeleryTask):
             # Celery would end the worker over any of these.
             run.ending = True
             raise ProcessKilled(f"the work raised {type(error).__name__}: {error}") from error
-        except BaseException as error:
+        except Exception as error:
             run.ending = True
             if isinstance(error, CeleryRetry):
                 run.retry_after = seconds_until(error.when)
             raise
+        except BaseException as error:  # a failure like any other, and Celery would take it for the end of a process
+            run.ending = True
+            raise RuntimeError(f"the work raised {type(error).__name__}: {error}") from error
         run.ending = True
         return result
 
@@ -98,7 +101,9 @@ class WorkTask(LedgerTask):
             if self.work_type.retry_timeouts:
                 self._retry_or_raise(run, error)
             raise
-        except Exception as error:  # noqa: BLE001 -- the work itself may raise anything
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as error:  # noqa: BLE001 -- the work may raise anything: asyncio's CancelledError is this
             self._retry_or_raise(run, error)
 
     def _retries_left(self, run: Run) -> bool:

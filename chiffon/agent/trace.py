@@ -6,16 +6,19 @@ import socket
 import time
 from collections.abc import Sequence
 from functools import cache
+from traceback import format_exception
 from typing import Any
 
 from celery import current_app, states
 from celery.app.task import Context
-from celery.app.trace import trace_task
+from celery.app.trace import TraceInfo, trace_task
 
+from chiffon.agent import judging
+from chiffon.agent.ledger_backend import work_error
 from chiffon.agent.run import Report, Run, running
 from chiffon.agent.slate import slates
 from chiffon.config import settings
-from chiffon.domain.verdicts import Completed, DeadLettered, GivenBack, Replaced, Verdict, WorkError
+from chiffon.domain.verdicts import Completed, DeadLettered, GivenBack, Replaced, RetryLater, Verdict, WorkError
 from chiffon.logs import Scrubber, about
 
 _CELERYS = frozenset(vars(Context)) | {"lang", "task", "argsrepr", "kwargsrepr", "compression"}
@@ -44,15 +47,20 @@ def do_work(
     began = time.monotonic()
     with running(run), about(task_id=task_id, request_id=run.request_id, trace_id=run.trace_id):
         task = current_app.tasks[name]
-        _, info, _, shown = trace_task(task, task_id, arguments, parameters, request, app=current_app)
+        try:
+            _, info, _, shown = trace_task(task, task_id, arguments, parameters, request, app=current_app)
+        except Exception as error:  # noqa: BLE001 -- thrown by a hook; and a thread that raises is never heard of
+            info, shown = TraceInfo(states.FAILURE, error), None
     report = run.report
     report.runtime = time.monotonic() - began
     report.shown = _scrubber().text(shown) if shown else None
+    told_nobody = _is_broken_off(info, report)
     if report.verdict is None:
-        report.verdict = _unsaid(info, report)
-        if isinstance(report.verdict, DeadLettered):  # Celery tells nobody whom that concerns
-            report.set_nothing_off()
-            report.deferred = True
+        report.verdict = _unsaid(info, run)
+        told_nobody = isinstance(report.verdict, DeadLettered)
+    if told_nobody:
+        report.set_nothing_off()
+        report.deferred = True
     return report
 
 
@@ -87,15 +95,31 @@ def _scrubber() -> Scrubber:
     return Scrubber(settings().secret_parameters)
 
 
-def _unsaid(info: Any, report: Report) -> Verdict:
-    """The verdict on a run that stored nothing: it raised Ignore or Reject, or Celery itself failed."""
-    if info is not None and info.state == states.IGNORED and report.anew is not None:
+def _is_broken_off(info: Any, report: Report) -> bool:
+    """Whether Celery's tracing of a run that had come to a result ended by an error: out of memory, or a hook's.
+
+    Then it may not have told all whom that concerns.
+    """
+    return info is not None and info.state == states.FAILURE and isinstance(report.verdict, Completed)
+
+
+def _unsaid(info: Any, run: Run) -> Verdict:
+    """The verdict on a run that stored nothing: it raised Ignore or Reject, or Celery itself failed.
+
+    Or it wants to be run again, and ignores its results: Celery stores no retry then.
+    """
+    if info is not None and info.state == states.RETRY:
+        trace = "".join(format_exception(info.retval))
+        return RetryLater(run.retry_after, work_error(info.retval.exc or info.retval, trace))
+    if info is not None and info.state == states.IGNORED and run.report.anew is not None:
         return Replaced()
     if info is not None and info.state == states.IGNORED:
         return Completed("null")
     if info is not None and info.state == states.REJECTED:
         error = WorkError("Reject", f"the work rejected its message: {info.retval}", "celery.exceptions")
         return GivenBack(error, started=True, after=1.0) if info.retval.requeue else DeadLettered(error)
+    if info is not None and isinstance(info.retval, MemoryError):
+        return judging.broken_off(info.retval, None)
     return DeadLettered(
         WorkError("InternalError", "Celery could not run the task; the agent's log says why", "chiffon")
     )

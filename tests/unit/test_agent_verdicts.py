@@ -1,0 +1,115 @@
+"""Whatever leaves a run, and however, is its end: a retry stays one, and nothing is taken for the end of a process."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from celery import Celery
+from celery.exceptions import SoftTimeLimitExceeded
+
+from chiffon.agent.app import create_app
+from chiffon.agent.run import Report
+from chiffon.agent.task import LedgerTask, as_celery_task
+from chiffon.agent.trace import do_work
+from chiffon.config import Settings
+from chiffon.domain.verdicts import Completed, Crashed, Failed, RetryLater, TimedOut
+from chiffon.domain.work import WorkTypes, work
+from tests.api import NOBODY
+
+FACTS = {
+    "execution": 1, "trace_id": "0" * 32, "request_id": "r", "attempt": 1, "retries": 0, "max_retries": None,
+    "timeout": 60.0,
+}  # fmt: skip
+
+
+@pytest.fixture
+def app() -> Celery:
+    """The agents' application; what it runs here needs no ledger."""
+    return create_app(Settings(database_url=f"postgresql://{NOBODY}/nothing"))
+
+
+def run(name: str, **headers: Any) -> Report:
+    """One run of a task."""
+    request = {"id": "own", "task": name, "root_id": "own", "retries": 0, "delivery_info": {}, **headers}
+    return do_work(name, "own", request, ([], {}, {}), FACTS)
+
+
+def raising(app: Celery, error: BaseException, *, retries: int = 0) -> str:
+    """The name of a work type that raises this."""
+
+    def raises() -> None:
+        raise error
+
+    types = WorkTypes()
+    work("test.raises", retries=retries, into=types)(raises)
+    app.register_task(as_celery_task(types.get("test.raises"), app.settings))
+    return "test.raises"
+
+
+def test_a_retry_of_who_ignores_its_result_is_a_retry(app: Celery) -> None:
+    @app.task(name="test.again", shared=False, bind=True)
+    def again(self: Any) -> None:
+        raise self.retry(exc=ValueError("not yet"), countdown=7)
+
+    report = run("test.again", ignore_result=True)
+    assert isinstance(report.verdict, RetryLater)
+    assert report.verdict.after == 7
+    assert (report.verdict.error.type, report.verdict.error.message) == ("ValueError", "not yet")
+    assert "in again" in (report.verdict.error.traceback or "")
+
+
+def test_a_work_type_s_policy_holds_for_who_ignores_its_result(app: Celery) -> None:
+    report = run(raising(app, ValueError("no"), retries=1), ignore_result=True)
+    assert isinstance(report.verdict, RetryLater)
+    assert report.verdict.error.type == "ValueError"
+
+
+def test_what_is_raised_and_is_no_exception_to_python_is_a_failure_all_the_same(app: Celery) -> None:
+    report = run(raising(app, asyncio.CancelledError("the loop was closed")))
+    assert isinstance(report.verdict, Failed)
+    assert "CancelledError: the loop was closed" in report.verdict.error.message
+
+
+def test_it_is_retried_by_the_policy_as_any_other(app: Celery) -> None:
+    report = run(raising(app, asyncio.CancelledError(), retries=1))
+    assert isinstance(report.verdict, RetryLater)
+    assert report.verdict.error.type == "CancelledError"
+
+
+@pytest.mark.parametrize(
+    ("error", "verdict"),
+    [(SystemExit(3), Crashed), (KeyboardInterrupt(), Crashed), (SoftTimeLimitExceeded(), TimedOut)],
+)
+def test_what_has_a_meaning_of_its_own_keeps_it(app: Celery, error: BaseException, verdict: type) -> None:
+    assert isinstance(run(raising(app, error, retries=1)).verdict, verdict)
+
+
+@pytest.mark.filterwarnings("ignore:Exception raised outside body")
+def test_who_runs_out_of_memory_once_its_end_is_known_has_ended_so_and_what_follows_is_a_task_s(app: Celery) -> None:
+    class RunsOut(LedgerTask):
+        def on_success(self, *_: Any) -> None:
+            raise MemoryError("once it was over")
+
+    @app.task(name="test.ends", shared=False, base=RunsOut)
+    def ends() -> str:
+        return "done"
+
+    report = run("test.ends")
+    assert report.verdict == Completed('"done"')
+    assert report.deferred
+
+
+@pytest.mark.filterwarnings("ignore:Exception raised outside body")
+def test_who_runs_out_of_memory_over_its_result_has_crashed(app: Celery, monkeypatch: pytest.MonkeyPatch) -> None:
+    @app.task(name="test.much", shared=False)
+    def much() -> str:
+        return "much"
+
+    def run_out(*_: Any, **__: Any) -> None:
+        raise MemoryError("over the result")
+
+    monkeypatch.setattr(app.backend, "mark_as_done", run_out)
+    report = run("test.much")
+    assert isinstance(report.verdict, Crashed)
