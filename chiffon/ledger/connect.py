@@ -245,10 +245,11 @@ def session_statements(connection: Any) -> Iterator[Cursor]:
 
     Raises LedgerUnavailable; then it is not known whether the last one was committed.
     """
-    connection.autocommit = True
     try:
-        with translated(), connection.cursor() as cursor:
-            yield cursor
+        with translated():
+            connection.autocommit = True
+            with connection.cursor() as cursor:
+                yield cursor
     finally:
         if not connection.closed:
             connection.autocommit = False

@@ -14,13 +14,13 @@ import psutil
 import pytest
 from psycopg2 import extensions
 
-from chiffon.domain.errors import Busy
+from chiffon.domain.errors import Busy, LedgerUnavailable
 from chiffon.domain.verdicts import Completed
 from chiffon.ledger import control, hands, sweeps
 from chiffon.ledger.accept import accept
 from chiffon.ledger.claims import claim
 from chiffon.ledger.condemn import condemn
-from chiffon.ledger.connect import Cursor, Ledger, open_session, session_transaction
+from chiffon.ledger.connect import Cursor, Ledger, open_session, session_statements, session_transaction
 from chiffon.ledger.failures import LostRace
 from chiffon.ledger.patience import ANSWER_WITHIN, PatientConnection
 from chiffon.ledger.settle import Settlement, settle
@@ -244,3 +244,10 @@ def test_one_hand_holds_off_the_other_until_it_lets_go(bench: Bench) -> None:
         late = Thread(reach)
         until(lambda: bench.sql("SELECT true FROM pg_stat_activity WHERE wait_event = 'advisory'"))
     assert late.answer() == "in"
+
+
+def test_a_session_that_is_closed_is_told_as_one_by_statements_too(bench: Bench) -> None:
+    session = open_session(bench.url, "closed")
+    session.close()
+    with pytest.raises(LedgerUnavailable), session_statements(session) as cursor:
+        cursor.execute("SELECT 1")
