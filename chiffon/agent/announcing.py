@@ -92,7 +92,7 @@ class Dispatcher(EventDispatcher):
 
     def _ask(self) -> None:
         with self.mutex:
-            if self._closed:
+            if self._closed or self.producer.channel.connection is None:  # given up: the next one takes the notes over
                 return
             self._came_back = False
             self._publish([], self.producer, MULTI)

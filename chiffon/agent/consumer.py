@@ -161,9 +161,11 @@ class LedgerConsumer(Consumer):
     def ensure_connected(self, conn: Any) -> Any:
         """Connect, however long it takes; what runs goes on meanwhile, and ends in the ledger."""
         meanwhile = Meanwhile(self.hub, self.pool, self._mailbox)
-        found = connected(conn, meanwhile)
-        if self.timer_entries_before_start is not None:
-            self.timer_entries_before_start |= meanwhile.timers  # what Celery cancels with the connection is the rest
+        try:
+            found = connected(conn, meanwhile)
+        finally:
+            if self.timer_entries_before_start is not None:  # what Celery cancels with the connection is the rest
+                self.timer_entries_before_start |= meanwhile.timers
         self.first_connection_attempt = False
         return found
 

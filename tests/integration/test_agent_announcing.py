@@ -222,3 +222,10 @@ def test_other_events_go_at_once(announcer: Announcer, listen: Callable[[], List
     announcer.turn()
     (event,) = listener.heard()
     assert event["type"] == "worker-heartbeat"  # type: ignore[call-overload]
+
+
+def test_what_is_noted_while_the_broker_is_away_is_kept_for_the_next_dispatcher(announcer: Announcer) -> None:
+    deaf(announcer)
+    announcer.connection.collect()
+    announcer.tell("ended meanwhile")
+    assert announcer.notes == 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 from celery.worker.consumer.consumer import Consumer
 from celery.worker.loops import _timer_entries
 from kombu import Connection
@@ -50,3 +51,26 @@ def test_a_time_limit_set_while_the_broker_is_away_outlives_the_next_loss_of_the
 
     assert [limit.canceled for limit in limits] == [False]
     assert [timer.canceled for timer in [*brought, heartbeat]] == [True, True]
+
+
+def test_it_outlives_an_error_of_the_event_loop_in_the_outage_too() -> None:
+    hub, mailbox = Hub(), Mailbox()
+    hub.propagate_errors = (ConnectionError,)  # as the last connection has left it
+    limits: list[Any] = []
+    pool = SimpleNamespace(register_with_event_loop=lambda hub: None)
+    consumer: Any = SimpleNamespace(hub=hub, pool=pool, _mailbox=mailbox, first_connection_attempt=True)
+    consumer.timer_entries_before_start = _timer_entries(hub.timer)
+    consumer.timer_entries_registered = None
+
+    def accept() -> None:
+        def fail() -> None:
+            raise ConnectionError("closed")
+
+        limits.append(hub.call_later(60, lambda: None))
+        hub.call_later(0.05, fail)
+
+    with pytest.raises(ConnectionError):
+        LedgerConsumer.ensure_connected(consumer, Broker(lambda: mailbox.post(accept)))
+    Consumer._cancel_connection_timer_entries(consumer)
+
+    assert [limit.canceled for limit in limits] == [False]
