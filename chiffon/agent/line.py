@@ -125,7 +125,7 @@ class Line:
     def _next(self) -> ClaimedRequest | None:
         while self._waiting:
             request = heapq.heappop(self._waiting)[2]
-            if not request.outcome.is_known:
+            if not request.outcome.is_known and not request.revoked():
                 return request
         return None
 

@@ -105,8 +105,8 @@ class ClaimedRequest(Request):
         return self._type, self.id, self._request_dict, self._body, self._facts()
 
     def execute_using_pool(self, pool: Any, **_: Any) -> Any:
-        """Hand the work to the pool, unless it was ended or given back while it waited for its turn."""
-        if self.outcome.is_known:
+        """Hand the work to the pool, unless it was ended, given back or revoked while it waited for its turn."""
+        if self.outcome.is_known or self.revoked():
             raise TaskRevokedError(self.id)
         result = pool.apply_async(
             do_work,

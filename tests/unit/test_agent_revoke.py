@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from celery.exceptions import TaskRevokedError
 from celery.worker import state
 
 from chiffon.agent.handover import HandOver
@@ -88,3 +89,20 @@ def test_who_waits_in_a_hand_over_is_called_back_and_ended_and_its_companions_go
     assert books.verdicts() == ["Cancelled"]
     assert others.verdicts() == []
     assert pool.ended == []
+
+
+def test_who_waits_in_the_line_is_ended_when_its_turn_comes(revoked: str) -> None:
+    books, turns = Books(), list[Any]()
+    line = Line(turns.append, Pace(0.0), None, lambda: 1)
+    line.join(claimed(books, task_id=revoked))
+    line.move()
+    with pytest.raises(TaskRevokedError):
+        turns[0].execute_using_pool(Pool())
+    assert books.verdicts() == ["Cancelled"]
+
+
+def test_who_waits_for_its_rate_is_ended_when_its_turn_comes(revoked: str) -> None:
+    books = Books()
+    with pytest.raises(TaskRevokedError):
+        claimed(books, task_id=revoked).execute_using_pool(Pool())
+    assert books.verdicts() == ["Cancelled"]
