@@ -236,6 +236,8 @@ class Runs:
         return request.outcome.running_for() > request.limit + _POOL_IS_LATE
 
     def _stop(self, request: ClaimedRequest) -> None:
+        if request.outcome.is_known:
+            return
         if not request.in_thread:
             request.stop(self._consumer.pool)
             return
