@@ -119,6 +119,15 @@ class HandOver:
         running = self._requests[begun] if begun >= 0 and begun not in ended else None
         return [(self._requests[place], report) for place, report in ended.items()], running
 
+    def catch_up(self, request: ClaimedRequest) -> bool:
+        """Note whether a member has begun; False: how it ended is on its way, or who runs it. From any thread."""
+        reported, running = self.told()
+        if running is not request:
+            return all(member is not request for member, _ in reported)
+        if self._pid is not None:
+            self._accept(request, self.slate.begun[1])
+        return self._pid is not None
+
     def _recall(self, begun: int, now: float) -> None:
         self.slate.recall(begun + 1)
         self._recalled_at = now

@@ -39,6 +39,9 @@ class Together(Protocol):
     def recall(self) -> None:
         """Have those that have not begun come back."""
 
+    def catch_up(self, request: ClaimedRequest) -> bool:
+        """Note whether a member has begun; False: how it ended is on its way."""
+
 
 class ClaimedRequest(Request):
     """Celery's request for a row of the ledger; the message that rang for it is acknowledged when it is settled."""
@@ -235,6 +238,8 @@ class ClaimedRequest(Request):
         if self.hand_over is not None and not self.unwanted:
             self.unwanted = True
             self.hand_over.recall()
+            return
+        if self.hand_over is not None and not self.hand_over.catch_up(self):
             return
         self._already_cancelled = True
         if self.time_start is None or not self.worker_pid:

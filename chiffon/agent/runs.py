@@ -161,6 +161,8 @@ class Runs:
     def give_back_waiting(self, why: str) -> None:
         """Give back what the pool does not have, once it takes nothing more; and later what comes back from it."""
         self._line.is_closed = True
+        for hand_over in self._line.under_way():
+            hand_over.recall()
         for request in list(self._held.values()):
             if request.hand_over is None and request._apply_result is None:
                 request.give_back(why)
