@@ -103,7 +103,7 @@ class LedgerConsumer(Consumer):
         self._clerk.on_lost = self._runs.lose
         self._clerk.on_tick = self._on_tick
         self._runs.on_abandon = self._abandon
-        self._drain = Drain(self._runs, settings.drain_seconds)
+        self._drain = Drain(self._runs, settings.drain_seconds, name=self.hostname)
         self._reception = Reception(
             self._reader,
             self._intake,
@@ -218,8 +218,8 @@ class LedgerConsumer(Consumer):
         self._watch.stop()
         self._clerk.tell(Draining())
         self._drain.begin()
-        self._mailbox.open()  # nobody does until the pool has ended: what has been claimed is not to wait for that
         self._runs.give_back_waiting("its agent ends, and had not begun it")
+        self._mailbox.open()  # nobody does until the pool has ended: what has been claimed is not to wait for that
         super().stop()
 
     def shutdown(self) -> None:

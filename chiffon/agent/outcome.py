@@ -47,7 +47,7 @@ class Outcome:
         self.is_known = False
         """Whether it has come out somehow, or was given back."""
         self.is_withheld = False
-        """Whether nothing that it comes to counts for now: its process is about to be killed."""
+        """Whether nothing counts for now but what its run has said: its process is about to be killed."""
         self.begun_at: float | None = None
         """The monotonic time at which the run began, once it has."""
         self.runtime: float | None = None
@@ -61,6 +61,7 @@ class Outcome:
 
     def told(self, request: Any, report: Report) -> None:
         """The run is over, and says how it was."""
+        self.is_withheld = False  # a process that was killed can say nothing: this was said before
         self.runtime = report.runtime
         self._shown = report.shown
         self.reach(request, report.verdict or judging.SILENT, report)

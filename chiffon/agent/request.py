@@ -271,13 +271,8 @@ class ClaimedRequest(Request):
         return True
 
     def surrender(self) -> None:
-        """From here on only `give_back` counts: the process is about to be killed."""
+        """From here on only what its run has said counts, and `give_back`: the process is about to be killed."""
         self.outcome.is_withheld = True
-
-    def resume(self, report: Report) -> None:
-        """It had ended before its process was killed."""
-        self.outcome.is_withheld = False
-        self.on_success(report)
 
     def note_begun(self) -> None:
         """It had begun when its process was killed."""

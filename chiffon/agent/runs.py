@@ -172,11 +172,12 @@ class Runs:
         for request in list(self._held.values()):
             request.give_back(why)
 
-    def surrender(self, why: str) -> None:
+    def surrender(self, why: str, *, last_words: Callable[[], Any] = lambda: None) -> None:
         """Stop everything that runs, and give it back, uncounted. From any thread, once nothing new is taken.
 
         The processes are killed first: a task given back may be started elsewhere at once. Threads cannot be killed:
-        there this process has to end, a moment before that.
+        there this process has to end, a moment before that. ``last_words``: called then; until it returns, the pool may
+        still pass on how a run had ended.
         """
         requests = list(self._held.values())
         for request in requests:
@@ -185,10 +186,12 @@ class Runs:
         for hand_over in self._line.under_way():
             reported, begun = hand_over.told()
             for request, report in reported:
-                request.resume(report)
+                request.on_success(report)
             if begun is not None:
                 begun.note_begun()
         threads = any(request.in_thread for request in requests)
+        if not threads:
+            last_words()
         for request in requests:
             request.give_back(why, after=_ABANDONED_AFTER if threads else 0.0)
         if threads:

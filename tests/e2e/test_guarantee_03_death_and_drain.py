@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 from functools import partial
-from signal import SIGTERM
+from signal import SIGINT, SIGQUIT, SIGTERM
 
 import pytest
 
@@ -192,21 +192,41 @@ def test_what_does_not_end_within_the_limit_of_a_drain_is_given_back_and_done_by
 
 
 @pytest.mark.parametrize("pair", [60], indirect=True)
+@pytest.mark.parametrize("signals", [(SIGTERM, SIGTERM), (SIGINT, SIGINT), (SIGTERM, SIGQUIT)])
 def test_an_agent_that_is_told_twice_to_end_gives_back_at_once(
-    pair: tuple[AgentNode, AgentNode], api: HttpClient, diary: Diary, ledger: LedgerReader
+    signals: tuple[int, int], pair: tuple[AgentNode, AgentNode], api: HttpClient, diary: Diary, ledger: LedgerReader
 ) -> None:
     task_id, holder = begin_a_run_that_is_slow_at_first(api, diary, ledger)
     leaving, heir = sorted(pair, key=lambda agent: agent.agent_id != holder)
 
-    leaving.container.signal(SIGTERM)
+    leaving.container.signal(signals[0])
     eventually("it to drain", lambda: api.agent(leaving.agent_id)["status"] == "draining")
     assert ledger.outcomes(task_id) == [None]
     told_at = ledger.now()
-    leaving.container.signal(SIGTERM)
+    leaving.container.signal(signals[1])
 
     api.wait_for(task_id, "completed")
     first, second = ledger.executions(task_id)
     assert (first["outcome"], second["agent_id"]) == ("given_back", heir.agent_id)
     assert second["started_at"] - told_at <= DEADLINE
     eventually("it to be gone", lambda: leaving.container.exit_code == 0)
+    assert_given_back_uncounted(ledger, task_id)
+
+
+@pytest.mark.parametrize("pool", ["prefork", "threads"])
+def test_an_agent_that_is_told_to_quit_gives_back_at_once_and_ends_nothing(
+    pool: str, agents: Agents, api: HttpClient, diary: Diary, ledger: LedgerReader
+) -> None:
+    pair = agents.start_team("first", "second", pool=pool, drain_seconds=60)
+    task_id, holder = begin_a_run_that_is_slow_at_first(api, diary, ledger)
+    leaving, heir = sorted(pair, key=lambda agent: agent.agent_id != holder)
+
+    told_at = ledger.now()
+    leaving.container.signal(SIGQUIT)
+
+    api.wait_for(task_id, "completed")
+    first, second = ledger.executions(task_id)
+    assert (first["outcome"], second["agent_id"]) == ("given_back", heir.agent_id)
+    assert second["started_at"] - told_at <= DEADLINE
+    eventually("it to be gone", lambda: leaving.container.exit_code is not None)
     assert_given_back_uncounted(ledger, task_id)
