@@ -35,7 +35,7 @@ class Note(NamedTuple):
 
 
 class Dispatcher(EventDispatcher):
-    """Celery's dispatcher of events, on a connection that the event loop reads. Used by the event loop only."""
+    """Celery's dispatcher of events, on a connection that the event loop reads. Threads of the pool send, too."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         self._noted: list[Note] = []

@@ -56,7 +56,7 @@ class Clerk:
     """Takes commands from any thread, and answers on the event loop. ``life``: the agent's, for it to use.
 
     ``mark_after``: seconds after which a run that goes on is worth a note that it has begun. 0 where the work shares
-    its process with the agent: there the note must be written before the work can end both.
+    its process with the agent, and may end both: there it is worth it at once.
     """
 
     def __init__(

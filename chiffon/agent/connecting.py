@@ -20,7 +20,7 @@ RECONNECT_EVERY = 1.0
 
 
 class Meanwhile:
-    """Runs the event loop without the broker: the pool, the timers, the mailbox. One for each outage.
+    """Runs the event loop without the broker: the pool, the timers, the mailbox. One for each call for a connection.
 
     ``timers``: what was set meanwhile, and is none of the connection's. Celery, which runs no loop before it is
     connected, takes all of that for the connection's, and cancels it with that: time limits, and whom a rate holds up.
@@ -40,7 +40,7 @@ class Meanwhile:
             time.sleep(seconds)
             return
         until = time.monotonic() + seconds
-        if not self._registered:  # once an outage: each time the pool brings timers along
+        if not self._registered:  # once: each time the pool brings timers along
             notice_the_dead(self._pool)
             finish_reads(self._pool)
             self._pool.register_with_event_loop(self._hub)

@@ -49,7 +49,7 @@ _ABANDONED_AFTER = 1.0
 
 
 class Runs:
-    """Claimed tasks on their way through the pool. Used by the event loop only.
+    """Claimed tasks on their way through the pool. Used by the event loop; `cancel` and `surrender` from any thread.
 
     ``consumer`` is Celery's, which knows the pool, the event dispatcher and the rate limits. ``on_room``: called when
     one of them is settled, with its delivery. ``on_abandon``: called when this process has to end, since a thread in it
