@@ -381,6 +381,17 @@ def test_work_that_is_given_back_undisturbed_is_wrong() -> None:
     assert not says(ran("chaos.note", "given_back", "completed", incidents=disturbed), "for no reason")
 
 
+@pytest.mark.parametrize(("detail", "excuses"), [("code 75", True), ("code 0", False)])
+def test_an_agent_that_ends_itself_over_a_thread_gives_the_others_back_a_moment_before(
+    detail: str, excuses: bool
+) -> None:
+    given_back = ran("chaos.note", "given_back", "completed")
+    ended_at = max(run.finished_at or 0.0 for run in given_back.executions["t1"])
+    exits = [incident("exit", "ash", ended_at + 0.2, ended_at + 0.2, detail)]
+    found = ran("chaos.note", "given_back", "completed", incidents=exits)
+    assert says(found, "for no reason") is not excuses
+
+
 @pytest.mark.parametrize(("claimed_at", "is_late"), [(106.0, False), (107.0, True)])
 def test_work_of_an_agent_that_was_killed_at_rest_is_claimed_soon(claimed_at: float, is_late: bool) -> None:
     lost = replace(EXECUTED, finished_at=104.0, outcome="agent_lost")

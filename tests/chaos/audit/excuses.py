@@ -79,10 +79,16 @@ def _slow_to_return(evidence: Evidence, program: str, start: float, end: float, 
 
 
 def disturbed(evidence: Evidence, agent: str, execution: Execution) -> bool:
-    """Whether anything was done to an agent, or to what it needs, while it held an execution or shortly before."""
+    """Whether anything was done to an agent, or to what it needs, while it held an execution or shortly before.
+
+    Or it ended itself a moment later, over another one's thread; what made it do so is another rule's.
+    """
     start, end = execution.claimed_at, execution.finished_at or execution.claimed_at
     concerned = (i for i in evidence.incidents if i.target in {agent, "broker", "postgres"} and i.happened)
     if any(i.kind not in CONTENTS and i.touches(start, end, slack=_GIVES_UP_WITHIN) for i in concerned):
+        return True
+    exits = evidence.incidents_of(agent, {"exit"}, end, end + _SEEN_WITHIN)
+    if any(i.detail == _GIVEN_UP and i.began >= end for i in exits):
         return True
     return any(
         run.began <= end and run.last >= start and evidence.program_of(run.agent, run.began) == agent
