@@ -78,6 +78,12 @@ def test_open_metrics_are_given_to_who_accepts_them(client: DocumentedClient) ->
     assert metrics(client, accept="application/openmetrics-text; version=1.0.0")["chiffon_ledger_up",] == 1
 
 
+@pytest.mark.parametrize("accept", ['text/plain; version="0.0.4"', "application/openmetrics-text; version=abc"])
+def test_a_version_that_nobody_has_gets_the_plain_form(accept: str) -> None:
+    answer = api().get("/metrics", headers={"Accept": accept})
+    assert (answer.status_code, answer.content_type) == (200, "text/plain; version=0.0.4; charset=utf-8")
+
+
 def test_it_asks_for_a_key_as_everything_does(ledger_url: str) -> None:
     answer = api(database_url=ledger_url, api_keys=("secret",)).get("/metrics")
     assert answer.status_code == 401
