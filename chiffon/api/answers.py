@@ -177,7 +177,10 @@ class Queue(Answer):
     )
     waiting: int = Field(description="Tasks that are pending or queued.")
     running: int
-    oldest_age_seconds: float | None = Field(description="Of the task that has waited longest.")
+    oldest_age_seconds: float | None = Field(
+        description="For how long the task has waited that waits longest: since it was accepted, its time came, or it "
+        "was given back, taken over or replayed. One that waits for another task's end does not count."
+    )
 
 
 class QueueList(Answer):

@@ -21,8 +21,7 @@ _PATIENCE = 2.0  # seconds for each answer of the broker
 class QueueState:
     """One queue. ``ready consumers unacked`` are the broker's, None while it is away; the rest is the ledger's.
 
-    ``unacked`` is None too unless a management URL is set. ``oldest_age_seconds``: of the task that has waited longest,
-    None if none waits.
+    ``unacked`` is None too unless a management URL is set. ``oldest_age_seconds``: as in `QueueFigures`.
     """
 
     queue: str

@@ -128,7 +128,11 @@ class LedgerFigures:
 
 @dataclass(frozen=True)
 class QueueFigures:
-    """What the ledger knows of a queue. ``oldest_age_seconds``: of the task that has waited longest, None if none."""
+    """What the ledger knows of a queue.
+
+    ``oldest_age_seconds``: for how long the task has waited for an agent that waits longest, None if none does. Whose
+    time came later, or who ran before, waits since then; who waits for another task's end is not counted.
+    """
 
     queue: str
     waiting: int

@@ -19,6 +19,7 @@ from chiffon.domain.views import (
     TaskView,
 )
 from chiffon.ledger.connect import Cursor
+from chiffon.ledger.sweeps import WAS_LOST
 
 _TASK_COLUMNS = """t.task_id, t.request_id, t.trace_id, t.work_type, t.status, t.priority, t.queue, t.parameters,
   %(result)s, t.error, t.attempts, t.agent_id, t.progress, t.labels, t.created_at, t.run_at, t.expires_at,
@@ -76,14 +77,28 @@ SELECT w, count(DISTINCT a.agent_id) FROM agents a, unnest(a.work_types) AS w
  GROUP BY w
 """
 
+
+def _waits_since(untouched: int) -> str:
+    """Since when a task waits for an agent; NULL for one that waits for another task.
+
+    ``untouched``: the number of its newest step if it has waited from its acceptance on; of any other the history is
+    read. A message that was lost begins no new wait.
+    """
+    return f"""CASE
+      WHEN t.follows IS NOT NULL THEN NULL WHEN t.history_no = {untouched} THEN t.created_at
+      ELSE coalesce((SELECT h.at FROM task_history h
+                      WHERE h.task_id = t.task_id AND h.status = 'pending' AND h.detail IS DISTINCT FROM '{WAS_LOST}'
+                      ORDER BY h.number DESC LIMIT 1), t.created_at) END"""
+
+
 # name: queues  -- reads what waits and runs in each queue
 # Each state by itself, for each has an index as small as the tasks in it; of two together none is used.
-_QUEUES = """
+_QUEUES = f"""
 SELECT queue, sum(waiting)::int, sum(running)::int, extract(epoch FROM clock_timestamp() - min(oldest))::float8
-  FROM (SELECT queue, count(*) AS waiting, 0 AS running, min(created_at) AS oldest
-          FROM tasks WHERE status = 'pending' GROUP BY queue
+  FROM (SELECT queue, count(*) AS waiting, 0 AS running, min({_waits_since(1)}) AS oldest
+          FROM tasks t WHERE status = 'pending' GROUP BY queue
          UNION ALL
-        SELECT queue, count(*), 0, min(created_at) FROM tasks WHERE status = 'queued' GROUP BY queue
+        SELECT queue, count(*), 0, min({_waits_since(2)}) FROM tasks t WHERE status = 'queued' GROUP BY queue
          UNION ALL
         SELECT queue, 0, count(*), NULL FROM tasks WHERE status = 'running' GROUP BY queue) AS found
  GROUP BY queue ORDER BY queue
