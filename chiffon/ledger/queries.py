@@ -111,13 +111,15 @@ _DELAYED = "SELECT status, count(*) FROM tasks WHERE status IN ('scheduled', 're
 _OWED = "SELECT count(*) FROM tasks WHERE dead_letter_owed"
 
 # name: recent  -- reads what has ended in the last minute, and how long that had run
-# By the index of the results, which are written with every end.
+# By the index of the results, which are written with every end. A run that ends its task is ended after it, by the same
+# statement; what ended while it waited for a retry has ended later than its last run.
 _RECENT = """
 SELECT t.work_type, t.status, count(*),
        percentile_disc(%(quantiles)s::float8[])
-         WITHIN GROUP (ORDER BY extract(epoch FROM t.finished_at - t.started_at)::float8)
-         FILTER (WHERE t.started_at IS NOT NULL)
+         WITHIN GROUP (ORDER BY extract(epoch FROM e.finished_at - e.started_at)::float8)
+         FILTER (WHERE e.started_at IS NOT NULL)
   FROM results r JOIN tasks t USING (task_id)
+  LEFT JOIN executions e ON e.task_id = t.task_id AND e.execution = t.execution AND e.finished_at >= t.finished_at
  WHERE r.date_done > now() - interval '1 minute' AND t.finished_at IS NOT NULL
  GROUP BY t.work_type, t.status ORDER BY t.work_type, t.status
 """

@@ -62,6 +62,21 @@ def test_what_has_ended_long_ago_is_told_no_more(client: DocumentedClient, ledge
     assert not [name for name in metrics(client) if name[0] == "chiffon_ended_tasks"]
 
 
+def test_what_ended_while_it_waited_for_a_retry_did_not_run_meanwhile(client: DocumentedClient, bench: Bench) -> None:
+    claim = bench.claimed(bench.born())
+    bench.settle(claim, RetryLater(3600.0, ERROR), ran_for=1.0)
+    bench.pass_time(30)
+    assert client.post(f"/tasks/{claim.task_id}/cancel").status_code == 200
+    found = metrics(client)
+    assert found["chiffon_ended_tasks", "cancelled", "echo"] == 1
+    assert not [name for name in found if name[0] == "chiffon_run_seconds"]
+
+
+def test_the_run_that_ended_a_task_is_measured(client: DocumentedClient, bench: Bench) -> None:
+    bench.settle(bench.claimed(bench.born()), Failed(ERROR), ran_for=7.0)
+    assert metrics(client)["chiffon_run_seconds", "0.5", "failed", "echo"] == pytest.approx(7, abs=1)
+
+
 def test_the_broker_s_figures_are_missing_while_it_is_away(ledger_url: str) -> None:
     found = metrics(api(database_url=ledger_url))
     assert (found["chiffon_ledger_up",], found["chiffon_broker_up",]) == (1, 0)
