@@ -55,19 +55,20 @@ SELECT t.status, t.progress, h.number, h.at, h.status, h.execution, h.agent_id, 
 
 # name: agents  -- reads the newest life of each agent
 _AGENTS = """
-SELECT DISTINCT ON (a.agent_id)
-       a.agent_id, a.incarnation, a.hostname, a.pid, a.slots, a.queues, a.work_types,
+SELECT a.agent_id, a.incarnation, a.hostname, a.pid, a.slots, a.queues, a.work_types,
        CASE WHEN a.stopped_at IS NOT NULL
               OR a.last_heartbeat_at < clock_timestamp() - make_interval(secs => %(offline_after)s) THEN 'offline'
             WHEN a.draining_at IS NOT NULL THEN 'draining'
             WHEN cardinality(held.task_ids) >= a.slots THEN 'busy'
             ELSE 'online' END,
        a.started_at, a.last_heartbeat_at, held.task_ids
-  FROM agents a, LATERAL (
+  FROM (
+    SELECT DISTINCT ON (agent_id) * FROM agents
+     WHERE %(agent_id)s::text IS NULL OR agent_id = %(agent_id)s
+     ORDER BY agent_id, incarnation DESC) a, LATERAL (
     SELECT coalesce(array_agg(t.task_id ORDER BY t.claimed_at), '{}') AS task_ids
       FROM tasks t WHERE t.incarnation = a.incarnation AND t.status = 'running') held
- WHERE %(agent_id)s::text IS NULL OR a.agent_id = %(agent_id)s
- ORDER BY a.agent_id, a.incarnation DESC
+ ORDER BY a.agent_id
 """
 
 # name: online for  -- reads how many living agents know each work type

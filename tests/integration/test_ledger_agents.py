@@ -99,6 +99,16 @@ def test_each_start_draws_a_higher_incarnation_and_the_newest_is_shown(bench: Be
     assert [agent.incarnation for agent in shown] == [lives[-1].incarnation]
 
 
+def test_only_the_newest_life_is_asked_what_it_runs(bench: Bench) -> None:
+    for name in ("a", "b", "b", "b"):
+        bench.agent(name)
+    with bench.transaction() as cursor:
+        values = {"offline_after": OFFLINE_AFTER, "agent_id": None}
+        cursor.execute(f"EXPLAIN (ANALYZE, COSTS off, TIMING off) {queries._AGENTS}", values)
+        (asked,) = (line for (line,) in cursor.fetchall() if "Aggregate" in line)
+    assert "loops=2" in asked
+
+
 def test_no_agent_shows_anothers_work(bench: Bench) -> None:
     mine, theirs = bench.agent("a"), bench.agent("b")
     claims = {agent.name: bench.claimed(by=agent).task_id for agent in (mine, theirs)}
