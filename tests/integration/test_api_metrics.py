@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import socket
+
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_open
 from prometheus_client.parser import text_string_to_metric_families as parse
 
 from chiffon.domain.verdicts import Failed, RetryLater, WorkError
+from chiffon.ledger import patience
+from chiffon.ledger.patience import Patience
 from tests.api import NOBODY, DocumentedClient, api, dispatch
 from tests.bench import Bench
 from tests.hand_agent import HandAgent
+from tests.log_notes import LogNotes
 
 ERROR = WorkError("ValueError", "no")
 
@@ -87,6 +92,33 @@ def test_the_broker_s_figures_are_missing_while_it_is_away(ledger_url: str) -> N
 def test_a_ledger_that_is_away_is_told_and_no_failure(broker_url: str) -> None:
     client = api(database_url=f"postgresql://{NOBODY}/nothing", broker_url=broker_url)
     assert metrics(client) == {("chiffon_ledger_up",): 0}
+
+
+@pytest.mark.parametrize("seconds", [1.0, 10.0])  # before its own limit for locks, and after
+def test_a_ledger_that_cannot_count_answers_all_the_same(
+    ledger_url: str, broker_url: str, bench: Bench, monkeypatch: pytest.MonkeyPatch, seconds: float
+) -> None:
+    notes = LogNotes()
+    monkeypatch.setattr("chiffon.dispatch.measure.log", notes)
+    monkeypatch.setattr(patience, "patience", Patience(seconds))
+    with bench.transaction() as holder:
+        holder.execute("LOCK TABLE results")
+        assert metrics(api(database_url=ledger_url, broker_url=broker_url)) == {("chiffon_ledger_up",): 1}
+    assert len(notes.said("metrics_incomplete")) == 1
+
+
+def test_a_ledger_without_tables_is_told_as_one_that_is_away(database_url: str) -> None:
+    assert metrics(api(database_url=database_url)) == {("chiffon_ledger_up",): 0}
+
+
+def test_the_management_api_is_not_asked(ledger_url: str, broker_url: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        url = f"http://127.0.0.1:{server.getsockname()[1]}"
+        client = api(database_url=ledger_url, broker_url=broker_url, management_url=url)
+        assert metrics(client)["chiffon_broker_up",] == 1
+        server.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            server.accept()
 
 
 def test_open_metrics_are_given_to_who_accepts_them(client: DocumentedClient) -> None:
