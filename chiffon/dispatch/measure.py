@@ -11,6 +11,7 @@ from chiffon.config import Settings
 from chiffon.dispatch.queues import QueueState, queue_states
 from chiffon.domain.errors import Busy, LedgerUnavailable, SchemaBehind
 from chiffon.domain.views import AgentView, LedgerFigures
+from chiffon.domain.work import WorkTypes
 from chiffon.ledger import migrate, queries
 from chiffon.ledger.connect import Ledger
 
@@ -31,8 +32,11 @@ class Measures:
     figures: LedgerFigures | None = None
 
 
-def measure(ledger: Ledger, settings: Settings, families: Sequence[str]) -> Measures:
-    """Look once. It costs what is under way, what has just ended and the agents' lives, not what the ledger holds."""
+def measure(ledger: Ledger, settings: Settings, work_types: WorkTypes) -> Measures:
+    """Look once. It costs what is under way, what has just ended and the agents' lives, not what the ledger holds.
+
+    ``work_types``: those of this process; the agents' are known besides.
+    """
     try:
         with ledger.transaction() as cursor:
             migrate.require_current(cursor)
@@ -42,9 +46,10 @@ def measure(ledger: Ledger, settings: Settings, families: Sequence[str]) -> Meas
         with ledger.transaction() as cursor:
             counted = queries.queues(cursor)
             agents = queries.agents(cursor, offline_after=settings.offline_after)
-            figures = queries.figures(cursor)
+            known = {kind.name for kind in work_types}.union(*(agent.work_types for agent in agents))
+            figures = queries.figures(cursor, known)
     except (LedgerUnavailable, SchemaBehind, Busy) as error:  # it is there, and this much is too much for it now
         log.warning("metrics_incomplete", reason=str(error))
         return Measures(ledger_answers=True, broker_answers=False)
-    queues = queue_states(settings, families, counted, agents)
+    queues = queue_states(settings, work_types.queues, counted, agents)
     return Measures(True, queues.broker_problem is None, queues.queues, agents, figures)

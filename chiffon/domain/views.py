@@ -109,7 +109,10 @@ class AgentView:
 
 @dataclass(frozen=True)
 class RecentEnds:
-    """Tasks of one work type that have ended so in the last minute. ``run_seconds``: by quantile; none if none ran."""
+    """Tasks of one work type that have ended so in the last minute. ``run_seconds``: by quantile; none if none ran.
+
+    ``work_type``: ``other`` for all that nobody knows.
+    """
 
     work_type: str
     status: str

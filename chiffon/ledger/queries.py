@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from chiffon.domain.states import ENDS
@@ -115,15 +115,18 @@ _OWED = "SELECT count(*) FROM tasks WHERE dead_letter_owed"
 # By the index of the results, which are written with every end. A run that ends its task is ended after it, by the same
 # statement; what ended while it waited for a retry has ended later than its last run.
 _RECENT = """
-SELECT t.work_type, t.status, count(*),
+SELECT CASE WHEN t.work_type = ANY(%(known)s::text[]) THEN t.work_type ELSE %(other)s END, t.status, count(*),
        percentile_disc(%(quantiles)s::float8[])
          WITHIN GROUP (ORDER BY extract(epoch FROM e.finished_at - e.started_at)::float8)
          FILTER (WHERE e.started_at IS NOT NULL)
   FROM results r JOIN tasks t USING (task_id)
   LEFT JOIN executions e ON e.task_id = t.task_id AND e.execution = t.execution AND e.finished_at >= t.finished_at
  WHERE r.date_done > now() - interval '1 minute' AND t.finished_at IS NOT NULL
- GROUP BY t.work_type, t.status ORDER BY t.work_type, t.status
+ GROUP BY 1, 2 ORDER BY 1, 2
 """
+
+OTHER = "other"
+"""What all work types are called that nobody knows."""
 
 _QUANTILES = (0.5, 0.9, 0.99)
 
@@ -207,13 +210,16 @@ def queues(cursor: Cursor) -> list[QueueFigures]:
     return [QueueFigures(*row) for row in cursor.fetchall()]
 
 
-def figures(cursor: Cursor) -> LedgerFigures:
-    """What is to be told beside the queues: what waits for its time, what is owed, what has just ended."""
+def figures(cursor: Cursor, known: Collection[str]) -> LedgerFigures:
+    """What is to be told beside the queues: what waits for its time, what is owed, what has just ended.
+
+    ``known``: the work types that are told apart. A message may name any other, and each a new one: they are one.
+    """
     cursor.execute(_DELAYED)
     delayed = {"scheduled": 0, "retrying": 0} | dict(cursor.fetchall())
     cursor.execute(_OWED)
     ((owed,),) = cursor.fetchall()
-    cursor.execute(_RECENT, {"quantiles": list(_QUANTILES)})
+    cursor.execute(_RECENT, {"quantiles": list(_QUANTILES), "known": list(known), "other": OTHER})
     return LedgerFigures(delayed, owed, [_recent(*row) for row in cursor.fetchall()])
 
 

@@ -8,6 +8,7 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_open
 from prometheus_client.parser import text_string_to_metric_families as parse
 
+from chiffon.domain.states import State
 from chiffon.domain.verdicts import Failed, RetryLater, WorkError
 from chiffon.ledger import patience
 from chiffon.ledger.patience import Patience
@@ -58,6 +59,15 @@ def test_it_says_what_waits_runs_and_has_ended_and_who_is_there(client: Document
     assert found["chiffon_ended_tasks", "completed", "echo"] == 3
     assert found["chiffon_ended_tasks", "failed", "echo"] == 1
     assert found["chiffon_run_seconds", "0.99", "completed", "echo"] >= 0
+
+
+def test_work_types_that_nobody_knows_are_one(client: DocumentedClient, bench: Bench) -> None:
+    bench.agent(work_types=["known.there"])  # and `echo` is known here
+    for name in ("echo", "known.there", "made.up", "made.up.too"):
+        bench.task_in(State.DEAD_LETTERED, work_type=name)
+    found = metrics(client)
+    ended = {name[2]: many for name, many in found.items() if name[0] == "chiffon_ended_tasks"}
+    assert ended == {"echo": 1, "known.there": 1, "other": 2}
 
 
 def test_what_has_ended_long_ago_is_told_no_more(client: DocumentedClient, ledger_url: str, bench: Bench) -> None:

@@ -28,5 +28,5 @@ def metrics() -> Text:
     all this in time, that is 1, and nothing else is told either.
     """
     here = parts()
-    found = measure(here.any_ledger, here.settings, registry.queues)
+    found = measure(here.any_ledger, here.settings, registry)
     return Text(*written(found, request.headers.get("Accept", "")))
