@@ -24,6 +24,7 @@ _PATIENCE = 30.0  # seconds for the confirms of a batch
 _AT_ONCE = 16  # letters acknowledged or given back before we make sure that the broker has done it
 _GIVE_BACK = 1.0  # seconds to wait for that; somebody else may consume them
 _PAUSE = 0.001
+_COUNTS = {"x-delivery-count", "x-acquired-count"}  # headers that a quorum queue adds to what was given back
 
 
 @dataclass(frozen=True)
@@ -208,6 +209,7 @@ class _Hand:
         self._channel.auto_decode = False  # py-amqp would turn bodies to text by whatever codec their senders named
         self._held: dict[int, None] = {}  # delivery tags, in order
         self._ahead: deque[Any] = deque()  # taken, and not yet read
+        self._newest: Any = None
 
     def __enter__(self) -> Self:
         return self
@@ -244,12 +246,21 @@ class _Hand:
         return int(self._channel.queue_declare(DLX_QUEUE, passive=True).message_count)
 
     def _get(self) -> Any:
-        raw = self._channel.basic_get(DLX_QUEUE)
+        raw = self._newest = self._channel.basic_get(DLX_QUEUE)
         if raw is not None:
             self._held[raw.delivery_tag] = None
         return raw
 
+    def _returned_before(self) -> bool:
+        """Whether the newest letter in hand is one that a quorum queue was given back before."""
+        headers = self._newest and self._newest.properties.get("application_headers")
+        return bool(headers and _COUNTS & headers.keys() and self._newest.delivery_info["redelivered"])
+
     def _give_back(self) -> None:
+        # A quorum queue hands out what was given back first, in the order in which it came back: all of that must be in
+        # hand, or the letters that it still has would be before those that lay before them.
+        while self._returned_before():
+            self._get()
         # A few at a time: what a channel gathers after 32 commands to a quorum queue loses its order.
         tags, ready = list(self._held), self.ready()
         for start in range(0, len(tags), _AT_ONCE):

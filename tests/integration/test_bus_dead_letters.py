@@ -84,6 +84,15 @@ def test_looking_again_and_again_shows_the_same_and_takes_nothing(
     assert [message.body for message in came] == [letter.message.body for letter in sent]
 
 
+def test_a_look_at_the_first_few_keeps_the_order_too(publisher: Publisher, connection: Connection) -> None:
+    publisher.publish(foreign(20))
+    first = [letter.id for letter in look(connection)]
+    look(connection, limit=5)
+    publisher.publish(foreign(1))
+    look(connection, limit=5)
+    assert [letter.id for letter in look(connection)][:20] == first
+
+
 def test_a_look_is_bounded_in_letters_and_in_bytes(publisher: Publisher, connection: Connection) -> None:
     publisher.publish(foreign(20))
     assert bodies(look(connection, limit=3)) == [b"0", b"1", b"2"]
