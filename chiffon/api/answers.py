@@ -200,7 +200,7 @@ class Letter(Answer):
     task_id: str | None = Field(description="The task that it names, whether or not the ledger has it.")
     work_type: str | None
     doorbell: bool = Field(description="It rings for a task of the ledger: the row is what counts, not the body.")
-    copies: int
+    copies: int = Field(description="How often it lies there, as far as this page reads.")
     headers: dict[str, Any]
     properties: dict[str, Any]
     body: str = Field(description="As it was published.")
@@ -213,7 +213,7 @@ class LetterList(Answer):
     """Dead letters, oldest first; all of them stay where they are."""
 
     items: list[Letter]
-    next_cursor: None = None
+    next_cursor: str | None = Field(description="For the next page; null at the end.")
 
 
 class Kept(Answer):
