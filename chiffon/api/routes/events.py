@@ -17,6 +17,7 @@ from chiffon.api.parts import Parts, parts
 from chiffon.api.problems import ApiProblem, Fault
 from chiffon.api.request_log import about_task
 from chiffon.api.streams import SERVER_ENDS
+from chiffon.domain.states import State
 
 blueprint = APIBlueprint("events", __name__, tag={"name": "Tasks"})
 
@@ -81,6 +82,8 @@ def _told(here: Parts, task_id: str, after: int) -> Iterator[str]:
         told_at, progress = time.monotonic(), None
         for found in here.watcher.watch(task_id, after=after):
             text = "".join(_step(task_id, step) for step in found.steps)
+            if any(step.status == State.RUNNING for step in found.steps):
+                progress = None  # what was told is of the run before
             if found.progress not in (None, progress):
                 text += _event(json.dumps(found.progress), name="progress")
                 progress = found.progress
