@@ -30,6 +30,18 @@ class StayingWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no type
         SERVER_ENDS.set()
         super().handle_exit(sig, frame)
 
+    def handle_quit(self, sig: int, frame: Any) -> None:
+        """As gunicorn's, and streams end too: a process ends with the last of its threads."""
+        SERVER_ENDS.set()
+        super().handle_quit(sig, frame)
+
+    def is_parent_alive(self) -> bool:
+        """As gunicorn's; without its parent this process stops, so streams end too."""
+        is_alive = bool(super().is_parent_alive())
+        if not is_alive:
+            SERVER_ENDS.set()
+        return is_alive
+
     def run(self) -> None:
         """As gunicorn's, once the application is loaded."""
         spare_what_stays()
