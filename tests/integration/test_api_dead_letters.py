@@ -194,7 +194,7 @@ def test_a_letter_that_cannot_be_replayed_stays_and_says_why(
     assert client.post("/dispatch", json={**ECHO, "request_id": "once"}).status_code == 202
     kept = {kept["id"]: kept["why"] for kept in post(client, "replay", all=True)["kept"]}
     assert "no longer has its task" in kept[gone]
-    assert "belongs to a newer task" in kept[overtaken]
+    assert "belongs to another task" in kept[overtaken]
     assert len(get(client, "/dead-letters")) == 2
 
 
