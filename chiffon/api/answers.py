@@ -177,7 +177,10 @@ class Queue(Answer):
     )
     waiting: int = Field(description="Tasks that are pending or queued.")
     running: int
-    oldest_age_seconds: float | None = Field(description="Of the task that has waited longest.")
+    oldest_age_seconds: float | None = Field(
+        description="For how long the task has waited that waits longest: since it was accepted, its time came, or it "
+        "was given back, taken over or replayed. One that waits for another task's end does not count."
+    )
 
 
 class QueueList(Answer):
@@ -197,7 +200,7 @@ class Letter(Answer):
     task_id: str | None = Field(description="The task that it names, whether or not the ledger has it.")
     work_type: str | None
     doorbell: bool = Field(description="It rings for a task of the ledger: the row is what counts, not the body.")
-    copies: int
+    copies: int = Field(description="How often it lies there, as far as this page reads.")
     headers: dict[str, Any]
     properties: dict[str, Any]
     body: str = Field(description="As it was published.")
@@ -210,7 +213,7 @@ class LetterList(Answer):
     """Dead letters, oldest first; all of them stay where they are."""
 
     items: list[Letter]
-    next_cursor: None = None
+    next_cursor: str | None = Field(description="For the next page; null at the end.")
 
 
 class Kept(Answer):

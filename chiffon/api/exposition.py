@@ -18,7 +18,7 @@ AGENT_STATES = ("online", "busy", "draining", "offline")
 _OF_QUEUES = (
     ("waiting_tasks", "Tasks that wait for an agent, as the ledger knows.", "waiting"),
     ("running_tasks", "Tasks that run.", "running"),
-    ("oldest_task_age_seconds", "Since when the oldest of those that wait was accepted.", "oldest_age_seconds"),
+    ("oldest_task_age_seconds", "For how long one of those has waited, at most.", "oldest_age_seconds"),
     ("ready_messages", "Messages that wait, as the broker knows.", "ready"),
     ("consumers", "Agents that the broker hands messages of it to.", "consumers"),
 )
@@ -26,7 +26,10 @@ _OF_QUEUES = (
 
 def written(measures: Measures, accept: str) -> tuple[bytes, str]:
     """The measures as text, and its media type: what ``accept`` (a header) asks for."""
-    encode, media_type = choose_encoder(accept)
+    try:
+        encode, media_type = choose_encoder(accept)
+    except TypeError:  # it compares versions as numbers, whatever they are
+        encode, media_type = choose_encoder("")
     return encode(_Collected(measures)), media_type
 
 

@@ -194,6 +194,7 @@ class LetterQuery(Query):
     work_type: Text | None = None
     until: Moment | None = Field(default=None, description="Died before then.")
     limit: Limit = Field(default=50, ge=1, le=1000)
+    cursor: str | None = Field(default=None, max_length=1000, description="The `next_cursor` of the page before.")
 
 
 class LetterFilter(Body):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import select
+import socket
 from typing import Any
 
 from gunicorn.http.body import LengthReader
@@ -15,6 +16,9 @@ from chiffon.garbage import spare_what_stays
 _HEAD = re.compile(rb"HTTP/1\.[01] [2-5]")
 STAYS = 2
 """Milliseconds for which a thread waits for the next request of its client."""
+
+GONE_AFTER = 20_000
+"""Milliseconds for which a client may leave what was sent to it unacknowledged."""
 
 
 class StayingWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
@@ -30,6 +34,18 @@ class StayingWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no type
         SERVER_ENDS.set()
         super().handle_exit(sig, frame)
 
+    def handle_quit(self, sig: int, frame: Any) -> None:
+        """As gunicorn's, and streams end too: a process ends with the last of its threads."""
+        SERVER_ENDS.set()
+        super().handle_quit(sig, frame)
+
+    def is_parent_alive(self) -> bool:
+        """As gunicorn's; without its parent this process stops, so streams end too."""
+        is_alive = bool(super().is_parent_alive())
+        if not is_alive:
+            SERVER_ENDS.set()
+        return is_alive
+
     def run(self) -> None:
         """As gunicorn's, once the application is loaded."""
         spare_what_stays()
@@ -37,6 +53,8 @@ class StayingWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no type
 
     def handle(self, conn: Any) -> Any:
         """As gunicorn's, for one request or for some; what it returns is about the last."""
+        if not conn.initialized:
+            _give_up_on_who_is_gone(conn.sock)
         is_kept = super().handle(conn)
         if is_kept is not True or conn.is_http2:
             return is_kept
@@ -100,6 +118,15 @@ class _QuietSocket:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._itself, name)
+
+
+def _give_up_on_who_is_gone(sock: Any) -> None:
+    """Have the system cut off a client that acknowledges nothing, or takes nothing.
+
+    Its own limit is a quarter of an hour: for so long a stream would write to a host that has gone without a word.
+    """
+    if hasattr(socket, "TCP_USER_TIMEOUT") and sock.family in (socket.AF_INET, socket.AF_INET6):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, GONE_AFTER)
 
 
 def _was_read(body: Any) -> bool:

@@ -10,7 +10,7 @@ from chiffon.api import kinds
 from chiffon.api.problems import ApiProblem
 
 SERVER_ENDS = threading.Event()
-"""Set when this process is told to stop: a stream that is cut there goes on at another, from where it was."""
+"""Set when this process is to end: a stream that is cut there goes on at another, from where it was."""
 
 
 class Streams:

@@ -18,12 +18,14 @@ from chiffon.bus.connect import Connection
 from chiffon.bus.letters import Letter, Message
 from chiffon.bus.postmortem import Coroner, DeadLetter
 from chiffon.bus.topology import DLX_QUEUE
+from chiffon.domain.errors import LetterGone
 
 _BATCH = 100  # letters published again at once
 _PATIENCE = 30.0  # seconds for the confirms of a batch
 _AT_ONCE = 16  # letters acknowledged or given back before we make sure that the broker has done it
 _GIVE_BACK = 1.0  # seconds to wait for that; somebody else may consume them
 _PAUSE = 0.001
+_COUNTS = {"x-delivery-count", "x-acquired-count"}  # headers that a quorum queue adds to what was given back
 
 
 @dataclass(frozen=True)
@@ -67,25 +69,51 @@ class Taken:
     why: str = ""
 
 
-def look(connection: Connection, *, limit: int = 1000, max_bytes: int = 64_000_000) -> list[DeadLetter]:
-    """What lies in `dlx_queue`, the oldest first, copies of one task's doorbell once; all of it stays, in order.
+@dataclass(frozen=True)
+class Page:
+    """Some letters, the oldest first. ``next_after``: the id of what the next page comes after; None at the end."""
 
-    At most ``limit`` letters, and about ``max_bytes`` of bodies, are read. While this looks nobody else sees them: hold
-    the lock that `take` asks for.
+    letters: Sequence[DeadLetter]
+    next_after: str | None
+
+
+def look(
+    connection: Connection,
+    wanted: Callable[[DeadLetter], bool] = lambda _: True,
+    *,
+    after: str | None = None,
+    limit: int = 1000,
+    max_bytes: int = 64_000_000,
+) -> Page:
+    """What is ``wanted`` in `dlx_queue`, copies of one task's doorbell once; all of it stays, in order.
+
+    A page begins behind the letter whose id is ``after``, and has at least one, up to ``limit``, and ``max_bytes`` of
+    bodies. While this looks nobody else sees the letters: hold the lock that `take` asks for.
 
     Raises:
+        LetterGone: no wanted letter has the id ``after``.
         OSError, amqp.AMQPError: the connection is dead; the broker gives the letters back by itself.
     """
     found: dict[str, DeadLetter] = {}
-    size = 0
+    before: set[str] = set()
+    begun, size = after is None, 0
     with _Hand(connection) as hand:
-        for _, letter in hand.letters(limit):
-            known = found.get(letter.id)
-            found[letter.id] = letter if known is None else replace(known, copies=known.copies + 1)
-            size += len(letter.body)
-            if size >= max_bytes:
-                break
-    return list(found.values())
+        for _, letter in hand.letters(hand.ready()):
+            if letter.id in before or not wanted(letter):
+                continue
+            if not begun:
+                before.add(letter.id)
+                begun = letter.id == after
+            elif (known := found.get(letter.id)) is not None:
+                found[letter.id] = replace(known, copies=known.copies + 1)
+            elif found and (len(found) >= limit or size + len(letter.body) > max_bytes):
+                return Page(list(found.values()), next(reversed(found)))
+            else:
+                found[letter.id] = letter
+                size += len(letter.body)
+    if not begun:
+        raise LetterGone(f"no dead letter of this list has the id {after} any more")
+    return Page(list(found.values()), None)
 
 
 def take(
@@ -208,6 +236,7 @@ class _Hand:
         self._channel.auto_decode = False  # py-amqp would turn bodies to text by whatever codec their senders named
         self._held: dict[int, None] = {}  # delivery tags, in order
         self._ahead: deque[Any] = deque()  # taken, and not yet read
+        self._newest: Any = None
 
     def __enter__(self) -> Self:
         return self
@@ -244,12 +273,20 @@ class _Hand:
         return int(self._channel.queue_declare(DLX_QUEUE, passive=True).message_count)
 
     def _get(self) -> Any:
-        raw = self._channel.basic_get(DLX_QUEUE)
+        raw = self._newest = self._channel.basic_get(DLX_QUEUE)
         if raw is not None:
             self._held[raw.delivery_tag] = None
         return raw
 
+    def _returned_before(self) -> bool:
+        """Whether the newest letter in hand is one that a quorum queue was given back before."""
+        headers = self._newest and self._newest.properties.get("application_headers")
+        return bool(headers and _COUNTS & headers.keys() and self._newest.delivery_info["redelivered"])
+
     def _give_back(self) -> None:
+        # A quorum queue puts what comes back behind all that came back before: to keep the order, have that in hand.
+        while self._returned_before():
+            self._get()
         # A few at a time: what a channel gathers after 32 commands to a quorum queue loses its order.
         tags, ready = list(self._held), self.ready()
         for start in range(0, len(tags), _AT_ONCE):

@@ -9,7 +9,7 @@ from datetime import datetime
 
 from chiffon.bus import dead_letters as bus
 from chiffon.bus.connect import Connection
-from chiffon.bus.dead_letters import Discard, Keep, Republished, Verdict
+from chiffon.bus.dead_letters import Discard, Keep, Page, Republished, Verdict
 from chiffon.bus.postmortem import DeadLetter
 from chiffon.bus.topology import Topology
 from chiffon.config import Settings
@@ -25,8 +25,6 @@ from chiffon.ledger.connect import Ledger
 from chiffon.ledger.hands import DEAD_LETTERS, one_hand
 
 _PATIENCE = 10.0  # seconds for each answer of the broker
-_MOST = 100_000
-"""Letters that one look reads at most, when only some of them are wanted."""
 
 
 @dataclass(frozen=True)
@@ -82,20 +80,28 @@ class Handled:
     why: str | None = None
 
 
-def look(ledger: Ledger, settings: Settings, chosen: Chosen, *, limit: int) -> list[DeadLetter]:
-    """Up to ``limit`` letters that fit, the oldest first; all stay where they are.
+def look(ledger: Ledger, settings: Settings, chosen: Chosen, *, limit: int, after: str | None = None) -> Page:
+    """Up to ``limit`` letters that fit, behind the one whose id is ``after``; all stay where they are.
 
     Raises:
+        LetterGone: no letter that fits has the id ``after``.
         BrokerUnavailable, LedgerUnavailable, Busy: nothing can be seen now.
     """
     with _hand(ledger, settings) as connection:
-        found = bus.look(connection, limit=limit if chosen == Chosen() else _MOST)
-    return [letter for letter in found if chosen.fits(letter)][:limit]
+        return bus.look(connection, chosen.fits, after=after, limit=limit)
 
 
 def count(ledger: Ledger, settings: Settings, chosen: Chosen) -> Handled:
     """How many letters a replay or discard would touch. Raises as `look` does."""
-    return _told(chosen, [letter.id for letter in look(ledger, settings, chosen, limit=_MOST)])
+    met: list[str] = []
+
+    def leave(letter: DeadLetter) -> Verdict:
+        met.append(letter.id)
+        return Keep()
+
+    with _hand(ledger, settings) as connection:
+        bus.take(connection, chosen.fits, leave)
+    return _told(chosen, met)
 
 
 def discard_letters(ledger: Ledger, settings: Settings, chosen: Chosen) -> Handled:

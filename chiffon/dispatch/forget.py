@@ -1,4 +1,4 @@
-"""Forgetting: what ended longer ago than anybody wants to know goes, a little at a time."""
+"""Forgetting: what ended longer ago than anybody wants to know goes, some at a time."""
 
 from __future__ import annotations
 
@@ -17,6 +17,9 @@ log = structlog.get_logger(__name__)
 BATCH = 200
 """Tasks that go in one commit: it takes some milliseconds, and holds no row that anybody else wants."""
 
+SPENDS = 0.1
+"""Seconds of a round in which a batch may begin: the rest of the sweep waits meanwhile."""
+
 REST = 60.0
 """Seconds until it is looked again, once there was nothing more that is old."""
 
@@ -31,10 +34,18 @@ class Forgetting:
         self._after = START
 
     def step(self, session: Any) -> int:
-        """Forget a batch on a held session, if it is time to; how many tasks went. Raises as `session_transaction`."""
-        now = self._clock()
-        if not self._age or now < self._again_at:
-            return 0
+        """Forget some batches on a held session, if it is time to; how many tasks went.
+
+        Raises as `session_transaction`; what went before is gone.
+        """
+        gone, began = 0, self._clock()
+        while self._age and (now := self._clock()) >= self._again_at and (not gone or now - began < SPENDS):
+            gone += self._forget_batch(session, now)
+        if gone:
+            log.info("tasks_forgotten", tasks=gone)
+        return gone
+
+    def _forget_batch(self, session: Any, now: float) -> int:
         with session_transaction(session) as cursor:
             batch = retention.forget_tasks(cursor, age=self._age, limit=BATCH, after=self._after)
         self._after = batch.newest
@@ -43,6 +54,4 @@ class Forgetting:
             self._again_at, self._after = now + REST, START
             with session_transaction(session) as cursor:
                 retention.forget_agents(cursor, age=self._age)
-        if batch.deleted:
-            log.info("tasks_forgotten", tasks=batch.deleted)
         return batch.deleted

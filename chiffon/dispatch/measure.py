@@ -5,17 +5,25 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import structlog
+
 from chiffon.config import Settings
-from chiffon.dispatch.queues import QueueState, look_at_queues
-from chiffon.domain.errors import LedgerUnavailable, SchemaBehind
+from chiffon.dispatch.queues import QueueState, queue_states
+from chiffon.domain.errors import Busy, LedgerUnavailable, SchemaBehind
 from chiffon.domain.views import AgentView, LedgerFigures
-from chiffon.ledger import queries
+from chiffon.domain.work import WorkTypes
+from chiffon.ledger import migrate, queries
 from chiffon.ledger.connect import Ledger
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True)
 class Measures:
-    """How it stands. What the ledger or the broker would have said is empty, or None, while that does not answer."""
+    """How it stands. What the ledger or the broker would have said is empty, or None, while that does not answer.
+
+    ``figures`` is None too while the ledger answers, but cannot count; then nobody has asked the broker.
+    """
 
     ledger_answers: bool
     broker_answers: bool
@@ -24,13 +32,24 @@ class Measures:
     figures: LedgerFigures | None = None
 
 
-def measure(ledger: Ledger, settings: Settings, families: Sequence[str]) -> Measures:
-    """Look once. It costs what is under way, not what the ledger holds."""
+def measure(ledger: Ledger, settings: Settings, work_types: WorkTypes) -> Measures:
+    """Look once. It costs what is under way, what has just ended and the agents' lives, not what the ledger holds.
+
+    ``work_types``: those of this process; the agents' are known besides.
+    """
     try:
-        queues = look_at_queues(ledger, settings, families)
         with ledger.transaction() as cursor:
-            agents = queries.agents(cursor, offline_after=settings.offline_after)
-            figures = queries.figures(cursor)
+            migrate.require_current(cursor)
     except (LedgerUnavailable, SchemaBehind):
         return Measures(ledger_answers=False, broker_answers=False)
+    try:
+        with ledger.transaction() as cursor:
+            counted = queries.queues(cursor)
+            agents = queries.agents(cursor, offline_after=settings.offline_after)
+            known = {kind.name for kind in work_types}.union(*(agent.work_types for agent in agents))
+            figures = queries.figures(cursor, known)
+    except (LedgerUnavailable, SchemaBehind, Busy) as error:  # it is there, and this much is too much for it now
+        log.warning("metrics_incomplete", reason=str(error))
+        return Measures(ledger_answers=True, broker_answers=False)
+    queues = queue_states(settings, work_types.queues, counted, agents)
     return Measures(True, queues.broker_problem is None, queues.queues, agents, figures)

@@ -21,7 +21,8 @@ def replay(ledger: Ledger, task_id: str, *, lease: float) -> Ring:
         if ring is not None:
             if not control.take_key_again(cursor, task_id):
                 raise WrongState(
-                    f"the request_id of task {task_id} belongs to a newer task: dispatch the work again instead"
+                    f"the request_id of task {task_id} belongs to another task, which GET /tasks?request_id=... shows: "
+                    "replay that one, if it has to be, or dispatch the work under a request_id of its own"
                 )
             return ring
         found = control.status(cursor, task_id)

@@ -92,5 +92,9 @@ class Busy(ChiffonError):
     """Somebody else holds what only one may hold at a time; try again in a moment."""
 
 
+class LetterGone(InvalidInput):
+    """The dead letter behind which a page was to begin is no longer in the list."""
+
+
 class MalformedMessage(ChiffonError):
     """A message that no agent can run: it is dead-lettered with this reason."""

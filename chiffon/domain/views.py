@@ -109,7 +109,10 @@ class AgentView:
 
 @dataclass(frozen=True)
 class RecentEnds:
-    """Tasks of one work type that have ended so in the last minute. ``run_seconds``: by quantile; none if none ran."""
+    """Tasks of one work type that have ended so in the last minute. ``run_seconds``: by quantile; none if none ran.
+
+    ``work_type``: ``other`` for all that nobody knows.
+    """
 
     work_type: str
     status: str
@@ -128,7 +131,11 @@ class LedgerFigures:
 
 @dataclass(frozen=True)
 class QueueFigures:
-    """What the ledger knows of a queue. ``oldest_age_seconds``: of the task that has waited longest, None if none."""
+    """What the ledger knows of a queue.
+
+    ``oldest_age_seconds``: for how long the task has waited for an agent that waits longest, None if none does. Whose
+    time came later, or who ran before, waits since then; who waits for another task's end is not counted.
+    """
 
     queue: str
     waiting: int

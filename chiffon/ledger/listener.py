@@ -136,13 +136,9 @@ class Listener:
     def begin_again(self) -> None:
         """Forget, in a forked child, what is the parent's: its waiters, its thread, its lock and its session.
 
-        The socket is closed without a word; kept open, it would outlive the parent, and its notifications pile up.
+        The session's socket is let go of by `unshared`, as that of each.
         """
-        session = self.session
         self._begin()
-        if session is not None:
-            with contextlib.suppress(OSError):
-                os.close(session.fileno())
 
     def _run(self) -> None:
         pause = _SHORTEST_PAUSE

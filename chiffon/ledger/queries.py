@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from chiffon.domain.states import ENDS
@@ -19,6 +19,7 @@ from chiffon.domain.views import (
     TaskView,
 )
 from chiffon.ledger.connect import Cursor
+from chiffon.ledger.sweeps import WAS_LOST
 
 _TASK_COLUMNS = """t.task_id, t.request_id, t.trace_id, t.work_type, t.status, t.priority, t.queue, t.parameters,
   %(result)s, t.error, t.attempts, t.agent_id, t.progress, t.labels, t.created_at, t.run_at, t.expires_at,
@@ -54,19 +55,20 @@ SELECT t.status, t.progress, h.number, h.at, h.status, h.execution, h.agent_id, 
 
 # name: agents  -- reads the newest life of each agent
 _AGENTS = """
-SELECT DISTINCT ON (a.agent_id)
-       a.agent_id, a.incarnation, a.hostname, a.pid, a.slots, a.queues, a.work_types,
+SELECT a.agent_id, a.incarnation, a.hostname, a.pid, a.slots, a.queues, a.work_types,
        CASE WHEN a.stopped_at IS NOT NULL
               OR a.last_heartbeat_at < clock_timestamp() - make_interval(secs => %(offline_after)s) THEN 'offline'
             WHEN a.draining_at IS NOT NULL THEN 'draining'
             WHEN cardinality(held.task_ids) >= a.slots THEN 'busy'
             ELSE 'online' END,
        a.started_at, a.last_heartbeat_at, held.task_ids
-  FROM agents a, LATERAL (
+  FROM (
+    SELECT DISTINCT ON (agent_id) * FROM agents
+     WHERE %(agent_id)s::text IS NULL OR agent_id = %(agent_id)s
+     ORDER BY agent_id, incarnation DESC) a, LATERAL (
     SELECT coalesce(array_agg(t.task_id ORDER BY t.claimed_at), '{}') AS task_ids
       FROM tasks t WHERE t.incarnation = a.incarnation AND t.status = 'running') held
- WHERE %(agent_id)s::text IS NULL OR a.agent_id = %(agent_id)s
- ORDER BY a.agent_id, a.incarnation DESC
+ ORDER BY a.agent_id
 """
 
 # name: online for  -- reads how many living agents know each work type
@@ -76,14 +78,28 @@ SELECT w, count(DISTINCT a.agent_id) FROM agents a, unnest(a.work_types) AS w
  GROUP BY w
 """
 
+
+def _waits_since(untouched: int) -> str:
+    """Since when a task waits for an agent; NULL for one that waits for another task.
+
+    ``untouched``: the number of its newest step if it has waited from its acceptance on; of any other the history is
+    read. A message that was lost begins no new wait.
+    """
+    return f"""CASE
+      WHEN t.follows IS NOT NULL THEN NULL WHEN t.history_no = {untouched} THEN t.created_at
+      ELSE coalesce((SELECT h.at FROM task_history h
+                      WHERE h.task_id = t.task_id AND h.status = 'pending' AND h.detail IS DISTINCT FROM '{WAS_LOST}'
+                      ORDER BY h.number DESC LIMIT 1), t.created_at) END"""
+
+
 # name: queues  -- reads what waits and runs in each queue
 # Each state by itself, for each has an index as small as the tasks in it; of two together none is used.
-_QUEUES = """
+_QUEUES = f"""
 SELECT queue, sum(waiting)::int, sum(running)::int, extract(epoch FROM clock_timestamp() - min(oldest))::float8
-  FROM (SELECT queue, count(*) AS waiting, 0 AS running, min(created_at) AS oldest
-          FROM tasks WHERE status = 'pending' GROUP BY queue
+  FROM (SELECT queue, count(*) AS waiting, 0 AS running, min({_waits_since(1)}) AS oldest
+          FROM tasks t WHERE status = 'pending' GROUP BY queue
          UNION ALL
-        SELECT queue, count(*), 0, min(created_at) FROM tasks WHERE status = 'queued' GROUP BY queue
+        SELECT queue, count(*), 0, min({_waits_since(2)}) FROM tasks t WHERE status = 'queued' GROUP BY queue
          UNION ALL
         SELECT queue, 0, count(*), NULL FROM tasks WHERE status = 'running' GROUP BY queue) AS found
  GROUP BY queue ORDER BY queue
@@ -96,16 +112,21 @@ _DELAYED = "SELECT status, count(*) FROM tasks WHERE status IN ('scheduled', 're
 _OWED = "SELECT count(*) FROM tasks WHERE dead_letter_owed"
 
 # name: recent  -- reads what has ended in the last minute, and how long that had run
-# By the index of the results, which are written with every end.
+# By the index of the results, which are written with every end. A run that ends its task is ended after it, by the same
+# statement; what ended while it waited for a retry has ended later than its last run.
 _RECENT = """
-SELECT t.work_type, t.status, count(*),
+SELECT CASE WHEN t.work_type = ANY(%(known)s::text[]) THEN t.work_type ELSE %(other)s END, t.status, count(*),
        percentile_disc(%(quantiles)s::float8[])
-         WITHIN GROUP (ORDER BY extract(epoch FROM t.finished_at - t.started_at)::float8)
-         FILTER (WHERE t.started_at IS NOT NULL)
+         WITHIN GROUP (ORDER BY extract(epoch FROM e.finished_at - e.started_at)::float8)
+         FILTER (WHERE e.started_at IS NOT NULL)
   FROM results r JOIN tasks t USING (task_id)
+  LEFT JOIN executions e ON e.task_id = t.task_id AND e.execution = t.execution AND e.finished_at >= t.finished_at
  WHERE r.date_done > now() - interval '1 minute' AND t.finished_at IS NOT NULL
- GROUP BY t.work_type, t.status ORDER BY t.work_type, t.status
+ GROUP BY 1, 2 ORDER BY 1, 2
 """
+
+OTHER = "other"
+"""What all work types are called that nobody knows."""
 
 _QUANTILES = (0.5, 0.9, 0.99)
 
@@ -189,13 +210,16 @@ def queues(cursor: Cursor) -> list[QueueFigures]:
     return [QueueFigures(*row) for row in cursor.fetchall()]
 
 
-def figures(cursor: Cursor) -> LedgerFigures:
-    """What is to be told beside the queues: what waits for its time, what is owed, what has just ended."""
+def figures(cursor: Cursor, known: Collection[str]) -> LedgerFigures:
+    """What is to be told beside the queues: what waits for its time, what is owed, what has just ended.
+
+    ``known``: the work types that are told apart. A message may name any other, and each a new one: they are one.
+    """
     cursor.execute(_DELAYED)
     delayed = {"scheduled": 0, "retrying": 0} | dict(cursor.fetchall())
     cursor.execute(_OWED)
     ((owed,),) = cursor.fetchall()
-    cursor.execute(_RECENT, {"quantiles": list(_QUANTILES)})
+    cursor.execute(_RECENT, {"quantiles": list(_QUANTILES), "known": list(known), "other": OTHER})
     return LedgerFigures(delayed, owed, [_recent(*row) for row in cursor.fetchall()])
 
 

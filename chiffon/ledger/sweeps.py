@@ -15,6 +15,9 @@ from chiffon.ledger.settle import celery_error_sql, celery_state_sql
 LOCK_CLASS = 0x4348_4946
 """The first key of every incarnation's advisory lock; the second is the incarnation."""
 
+WAS_LOST = "its message was lost"
+"""What the history says of a task that is rung again although it has waited all the time."""
+
 # name: due  -- scheduled | retrying -> pending, when its time has come; to be rung at once
 _DUE = """
 WITH due AS (
@@ -137,7 +140,7 @@ RETURNING t.task_id, t.ring_no, t.request_id, t.trace_id, t.work_type, t.queue, 
 
 
 # name: lost  -- queued -> pending, for what must have been handed out by now and was not; to be rung at once
-_LOST = """
+_LOST = f"""
 WITH lost AS (
   SELECT task_id FROM tasks
    WHERE status = 'queued' AND queue = %(queue)s AND (%(priority)s::int IS NULL OR priority = %(priority)s)
@@ -150,7 +153,7 @@ WITH lost AS (
   RETURNING t.task_id, t.history_no
 )
 INSERT INTO task_history (task_id, number, status, detail)
-SELECT task_id, history_no, 'pending', 'its message was lost' FROM moved
+SELECT task_id, history_no, 'pending', '{WAS_LOST}' FROM moved
 """
 
 # name: overdue queues  -- reads which queues that a living agent consumes have had a rung task for long

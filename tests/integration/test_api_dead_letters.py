@@ -7,12 +7,14 @@ import json
 from collections.abc import Iterator
 from datetime import datetime
 from decimal import Decimal
+from functools import partial
 from typing import Any
 from uuid import uuid4
 
 import amqp
 import pytest
 
+from chiffon.bus.dead_letters import look
 from chiffon.bus.letters import DOORBELL, dead_letter_for
 from chiffon.config import Settings
 from chiffon.domain.errors import Busy
@@ -192,7 +194,7 @@ def test_a_letter_that_cannot_be_replayed_stays_and_says_why(
     assert client.post("/dispatch", json={**ECHO, "request_id": "once"}).status_code == 202
     kept = {kept["id"]: kept["why"] for kept in post(client, "replay", all=True)["kept"]}
     assert "no longer has its task" in kept[gone]
-    assert "belongs to a newer task" in kept[overtaken]
+    assert "belongs to another task" in kept[overtaken]
     assert len(get(client, "/dead-letters")) == 2
 
 
@@ -209,6 +211,38 @@ def test_a_dry_run_only_counts(client: DocumentedClient, channel: Any) -> None:
         said = post(client, step, all=True, dry_run=True)
         assert (said["matched"], said["dry_run"]) == (5, True)
     assert depth(channel, "dlx_queue") == 5
+
+
+def test_a_dry_run_counts_what_no_page_would_hold(
+    client: DocumentedClient, channel: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("chiffon.bus.dead_letters.look", partial(look, max_bytes=1))
+    for body in MALFORMED:
+        reject(channel, body)
+    assert post(client, "discard", all=True, dry_run=True)["matched"] == 5
+    assert len(get(client, "/dead-letters")) < 5
+
+
+def test_pages_lead_through_all_that_fit(client: DocumentedClient, channel: Any) -> None:
+    for number in range(6):
+        reject(channel, b"%d" % number, application_headers={"task": f"work.{number % 2}"})
+    first = client.get("/dead-letters?work_type=work.1&limit=2").json
+    assert first is not None
+    assert [letter["body"] for letter in first["items"]] == ["1", "3"]
+    rest = client.get("/dead-letters", query_string={"work_type": "work.1", "cursor": first["next_cursor"]}).json
+    assert rest is not None
+    assert ([letter["body"] for letter in rest["items"]], rest["next_cursor"]) == (["5"], None)
+
+
+def test_a_cursor_whose_letter_is_gone_is_refused(client: DocumentedClient, channel: Any) -> None:
+    for body in (b"0", b"1", b"2"):
+        reject(channel, body)
+    page = client.get("/dead-letters?limit=2").json
+    assert page is not None
+    assert post(client, "discard", ids=[page["items"][1]["id"]])["discarded"] == 1
+    refused = client.get("/dead-letters", query_string={"cursor": page["next_cursor"]})
+    assert problem(refused) == (422, "invalid-input", {"cursor"})
+    assert "begin anew" in refused.text
 
 
 def test_ids_that_no_letter_has_are_named(client: DocumentedClient, channel: Any) -> None:

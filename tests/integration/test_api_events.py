@@ -141,6 +141,29 @@ def test_what_the_work_says_of_itself_comes_between_the_steps(client: Documented
     assert statuses(stream.rest()) == ["completed"]
 
 
+@pytest.mark.parametrize("at_once", [False, True])
+def test_what_the_next_run_says_is_told_though_the_one_before_said_the_same(
+    client: DocumentedClient, agent: HandAgent, at_once: bool
+) -> None:
+    task_id = dispatch(client)
+    claim = agent.claim(task_id)
+    stream = follow(client, task_id, after="2")
+    agent.report(claim, {"percent": 50})
+    assert stream.next() == Event("progress", "", {"percent": 50})
+    agent.settle(claim, RetryLater(0.0, WorkError("ValueError", "no")))
+    if not at_once:
+        assert stream.next().data["status"] == "retrying"
+    claim = agent.claim(task_id)
+    if not at_once:
+        assert stream.next().data["status"] == "running"
+    agent.report(claim, {"percent": 50})
+    if at_once:
+        assert [stream.next().data["status"] for _ in range(2)] == ["retrying", "running"]
+    assert stream.next() == Event("progress", "4", {"percent": 50})
+    agent.settle(claim, Completed("null"))
+    assert statuses(stream.rest()) == ["completed"]
+
+
 def test_a_ledger_that_is_away_for_a_moment_ends_no_stream_and_costs_no_step(
     client: DocumentedClient, postgres: PrivatePostgres, ledger_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import signal
 import socket
 import sys
 from collections.abc import Iterator
@@ -138,10 +139,13 @@ def test_who_follows_keeps_nobody_from_dispatching_and_makes_room_by_leaving(ser
     until(lambda: follow(server, task_id).status == 200)
 
 
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGKILL])
 @pytest.mark.parametrize("served", ["gunicorn"], indirect=True)
-def test_a_server_that_is_told_to_stop_ends_its_streams_and_cuts_none(served: Server) -> None:
+def test_a_server_that_is_told_to_stop_or_loses_its_parent_ends_its_streams_and_cuts_none(
+    served: Server, sent: signal.Signals
+) -> None:
     task_id = call(served.address, json.dumps(ECHO))[1]["task_id"]
     with closing(follow(served.address, task_id)) as stream:
         assert stream.readline() == b"retry: 1000\n"
-        served.process.ask_to_stop()
+        served.process.signal(sent)
         assert numbers(stream) == [1]

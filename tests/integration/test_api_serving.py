@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import logging
 import socket
 import sys
 import threading
@@ -12,7 +13,10 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from gunicorn.config import Config
+from gunicorn.workers.gthread import TConn
 
+from chiffon.api.serving import StayingWorker
 from chiffon.devstack import ports
 from chiffon.devstack.process import Process
 from tests.racing import Thread, until
@@ -126,6 +130,21 @@ def test_of_each_request_on_a_connection_the_whole_is_heard_and_answered(port: i
             answers.append(connection.getresponse().read())
             connection.auto_open = 0  # type: ignore[assignment]  # it stays the same connection
     assert answers == [b"x" * 5_000, b"y", b"", b"", b"written", b"", b"", b"chunked", b"l", b"last"]
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="only Linux has it")
+def test_a_client_whose_host_is_gone_is_given_up_before_long() -> None:
+    worker = StayingWorker.__new__(StayingWorker)
+    worker.cfg, worker.log = Config(), logging.getLogger(__name__)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        socket.create_connection(server.getsockname()).close()
+        tcp, address = server.accept()
+    unix, end = socket.socketpair()
+    end.close()
+    with tcp, unix:
+        for accepted in (tcp, unix):
+            worker.handle(TConn(worker.cfg, accepted, address, address))
+        assert tcp.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 20_000
 
 
 def test_a_client_that_goes_on_asking_keeps_its_thread(port: int) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import amqp
@@ -17,6 +17,7 @@ from chiffon.bus.letters import Letter, Message, dead_letter_for
 from chiffon.bus.postmortem import DeadLetter
 from chiffon.bus.publisher import Publisher
 from chiffon.bus.topology import DLX_EXCHANGE, WORK_EXCHANGE, Topology
+from chiffon.domain.errors import LetterGone
 from tests.bells import bare_channel, bell
 
 
@@ -52,7 +53,23 @@ def foreign(count: int) -> list[Letter]:
     ]
 
 
-def bodies(letters: list[DeadLetter]) -> list[bytes]:
+def seen(connection: Connection, **options: Any) -> Sequence[DeadLetter]:
+    """The first page of what lies there."""
+    return look(connection, **options).letters
+
+
+def pages(connection: Connection, **options: Any) -> list[list[bytes]]:
+    """The bodies, page by page."""
+    turned: list[list[bytes]] = []
+    after = None
+    while after or not turned:
+        page = look(connection, after=after, **options)
+        turned.append(bodies(page.letters))
+        after = page.next_after
+    return turned
+
+
+def bodies(letters: Sequence[DeadLetter]) -> list[bytes]:
     return [letter.body for letter in letters]
 
 
@@ -76,26 +93,74 @@ def test_looking_again_and_again_shows_the_same_and_takes_nothing(
 ) -> None:
     sent = foreign(150)
     assert len(publisher.publish(sent).confirmed) == 150
-    first = look(connection)
+    first = seen(connection)
     assert bodies(first) == [letter.message.body for letter in sent]
     for _ in range(6):  # a delivery limit, or the order of one look, would show by now
-        assert [letter.id for letter in look(connection)] == [letter.id for letter in first]
+        assert [letter.id for letter in seen(connection)] == [letter.id for letter in first]
     came = drain(client, "dlx_queue")
     assert [message.body for message in came] == [letter.message.body for letter in sent]
 
 
+def test_a_look_at_the_first_few_keeps_the_order_too(publisher: Publisher, connection: Connection) -> None:
+    publisher.publish(foreign(20))
+    first = [letter.id for letter in seen(connection)]
+    look(connection, limit=5)
+    publisher.publish(foreign(1))
+    look(connection, limit=5)
+    assert [letter.id for letter in seen(connection)][:20] == first
+
+
 def test_a_look_is_bounded_in_letters_and_in_bytes(publisher: Publisher, connection: Connection) -> None:
     publisher.publish(foreign(20))
-    assert bodies(look(connection, limit=3)) == [b"0", b"1", b"2"]
-    assert bodies(look(connection, max_bytes=2)) == [b"0", b"1"]
-    assert len(look(connection)) == 20
+    assert bodies(seen(connection, limit=3)) == [b"0", b"1", b"2"]
+    assert bodies(seen(connection, max_bytes=2)) == [b"0", b"1"]
+    assert len(seen(connection)) == 20
+
+
+def test_pages_show_each_letter_once_and_say_whether_there_are_more(
+    publisher: Publisher, connection: Connection
+) -> None:
+    publisher.publish(foreign(7))
+    assert pages(connection, limit=3) == [[b"0", b"1", b"2"], [b"3", b"4", b"5"], [b"6"]]
+    assert pages(connection, limit=7) == [[b"%d" % n for n in range(7)]]
+    assert pages(connection, max_bytes=4) == [[b"0", b"1", b"2", b"3"], [b"4", b"5", b"6"]]
+    assert pages(connection, max_bytes=0) == [[b"%d" % n] for n in range(7)]
+
+
+def test_what_is_wanted_is_found_behind_whatever_is_not(publisher: Publisher, connection: Connection) -> None:
+    publisher.publish(foreign(30))
+    tens = {"wanted": lambda letter: letter.body.endswith(b"0")}
+    assert pages(connection, limit=2, max_bytes=4, **tens) == [[b"0", b"10"], [b"20"]]
+    assert pages(connection, limit=3, **tens) == [[b"0", b"10", b"20"]]
+
+
+def test_a_copy_behind_the_page_s_end_does_not_come_again(publisher: Publisher, connection: Connection) -> None:
+    copies = [dead_letter_for(bell(ring_no=n), f"why {n}") for n in range(3)]
+    for letters in (copies[:2], foreign(1), copies[2:]):
+        publisher.publish(letters)
+    first = look(connection, limit=1)
+    assert [(letter.task_id, letter.copies) for letter in first.letters] == [("task-0", 2)]
+    second = look(connection, after=first.next_after, limit=1)
+    assert (bodies(second.letters), second.next_after) == ([b"0"], None)
+    last = look(connection, lambda letter: letter.reason == "why 2", limit=1)
+    assert ([letter.task_id for letter in last.letters], last.next_after) == (["task-0"], None)
+
+
+def test_no_page_begins_behind_a_letter_that_is_gone(publisher: Publisher, connection: Connection) -> None:
+    publisher.publish(foreign(4))
+    after = look(connection, limit=2).next_after
+    assert after is not None
+    take(connection, [after], lambda _: Discard())
+    with pytest.raises(LetterGone):
+        look(connection, after=after)
+    assert len(seen(connection)) == 3
 
 
 def test_a_rejected_message_is_shown_with_all_it_was(publisher: Publisher, connection: Connection, client: Any) -> None:
     message = amqp.Message(b"\xff\xfenot json", application_headers={"task": "x"}, content_type="a/b", delivery_mode=2)
     client.basic_publish(message, exchange="work", routing_key="work_queue")
     client.basic_reject(client.basic_get("work_queue").delivery_tag, requeue=False)
-    while not (found := look(connection)):
+    while not (found := seen(connection)):
         pass
     (letter,) = found
     assert (letter.body, letter.queue, letter.reason) == (b"\xff\xfenot json", "work_queue", "rejected")
@@ -109,7 +174,7 @@ def test_a_task_that_died_by_several_letters_is_shown_and_decided_once(
     publisher: Publisher, connection: Connection, client: Any
 ) -> None:
     publisher.publish([dead_letter_for(bell(ring_no=n), "why") for n in range(3)] + foreign(1))
-    task, other = sorted(look(connection), key=lambda letter: not letter.doorbell)
+    task, other = sorted(seen(connection), key=lambda letter: not letter.doorbell)
     assert (task.task_id, task.copies, other.copies) == ("task-0", 3, 1)
     asked: list[str] = []
 
@@ -119,14 +184,14 @@ def test_a_task_that_died_by_several_letters_is_shown_and_decided_once(
 
     assert take(connection, [task.id], decide) == Taken(discarded=1)
     assert asked == [task.id]
-    assert [letter.id for letter in look(connection)] == [other.id]
+    assert [letter.id for letter in seen(connection)] == [other.id]
 
 
 def test_each_verdict_is_carried_out_and_the_rest_stays_in_order(
     publisher: Publisher, connection: Connection, client: Any
 ) -> None:
     publisher.publish(foreign(40))
-    chosen = {letter.id: letter for letter in look(connection) if int(letter.body) % 2}
+    chosen = {letter.id: letter for letter in seen(connection) if int(letter.body) % 2}
 
     def decide(letter: DeadLetter) -> Verdict:
         return (Keep(), again(letter), Discard())[int(letter.body) % 3]
@@ -134,7 +199,7 @@ def test_each_verdict_is_carried_out_and_the_rest_stays_in_order(
     taken = take(connection, chosen, decide)
     assert taken == Taken(discarded=6, republished=7, kept=7)
     assert sorted(int(message.body) for message in drain(client, "work_queue")) == [1, 7, 13, 19, 25, 31, 37]
-    assert [int(body) for body in bodies(look(connection))] == [n for n in range(40) if not n % 2 or not n % 3]
+    assert [int(body) for body in bodies(seen(connection))] == [n for n in range(40) if not n % 2 or not n % 3]
 
 
 def test_many_are_published_again_in_one_go(publisher: Publisher, connection: Connection, client: Any) -> None:
@@ -143,7 +208,7 @@ def test_many_are_published_again_in_one_go(publisher: Publisher, connection: Co
     assert {message.properties["message_id"] for message in drain(client, "work_queue")} == {
         letter.message.message_id for letter in foreign(350)
     }
-    assert look(connection) == []
+    assert seen(connection) == []
 
 
 def test_a_mended_one_is_published_mended(publisher: Publisher, connection: Connection, client: Any) -> None:
@@ -168,7 +233,7 @@ def test_a_letter_whose_successor_is_not_taken_stays_and_delays_no_neighbour(
     taken = take(connection, everything, decide)
     assert (taken.republished, taken.unconfirmed) == (8, 1)
     assert why in taken.why
-    assert bodies(look(connection)) == [b"4"]
+    assert bodies(seen(connection)) == [b"4"]
     published = {message.properties["message_id"] for message in drain(client, "work_queue")}
     assert published == {f"m{n:04}" for n in range(9) if n != 4}
 
@@ -183,7 +248,7 @@ def test_what_a_handler_raises_gives_back_what_is_undecided(publisher: Publisher
 
     with pytest.raises(RuntimeError, match="the ledger is away"):
         take(connection, everything, decide)
-    assert [int(body) for body in bodies(look(connection))] == [5, 6, 7, 8, 9]
+    assert [int(body) for body in bodies(seen(connection))] == [5, 6, 7, 8, 9]
 
 
 def test_a_letter_that_dies_again_meanwhile_is_not_taken_twice(publisher: Publisher, connection: Connection) -> None:
@@ -192,7 +257,7 @@ def test_a_letter_that_dies_again_meanwhile_is_not_taken_twice(publisher: Publis
         connection, everything, lambda letter: Republished(DLX_EXCHANGE, letter.routing_key, letter.again().message)
     )
     assert back == Taken(republished=5)
-    assert len(look(connection)) == 5
+    assert len(seen(connection)) == 5
 
 
 def replay_and_die(url: str) -> None:
@@ -216,7 +281,7 @@ def test_a_process_that_is_killed_in_the_middle_loses_none(
     assert doomed.exitcode == -signal.SIGKILL
     kept: set[str] = set()
     for _ in range(1000):  # the broker sees the death of the process a moment later
-        kept = {str(letter.properties["message_id"]) for letter in look(connection)}
+        kept = {str(letter.properties["message_id"]) for letter in seen(connection)}
         if len(kept) >= 150:
             break
     replayed = {message.properties["message_id"] for message in drain(client, "work_queue")}

@@ -61,7 +61,7 @@ def test_a_message_that_ends_a_stock_connection_is_rejected_as_it_came(
     ((message, error),) = consume(agents, 1)
     assert "cannot be read" in str(error)
     message.reject()
-    while not (dead := look(connection)):
+    while not (dead := look(connection).letters):
         pass
     assert dead[0].reason == "rejected"
     assert dead[0].body == b"body"
@@ -75,7 +75,7 @@ def test_a_routing_key_that_is_not_text_stops_nobody(connection: Connection, bro
         careless.basic_publish(RawProperties("body", b"\x00\x00"), exchange="dlx_exchange", routing_key=b"\xff\xfe")
         with pytest.raises(UnicodeDecodeError):
             careless.basic_get("dlx_queue")
-    (letter,) = look(connection)
+    (letter,) = look(connection).letters
     assert letter.routing_key == "??"
 
 
@@ -90,7 +90,7 @@ def test_a_bomb_is_handed_over_compressed_and_dead_lettered_as_it_came(
     (came,) = consume(agents, 1)
     assert came.body == bomb
     came.reject()
-    while not (dead := look(connection)):
+    while not (dead := look(connection).letters):
         pass
     assert dead[0].body == bomb
     assert dead[0].headers["compression"] == "zlib"

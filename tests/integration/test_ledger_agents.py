@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from chiffon.dispatch.find import agents_online, find_agent, find_agents
 from chiffon.domain.errors import AgentNotFound
-from chiffon.domain.verdicts import Completed
+from chiffon.domain.states import State
+from chiffon.domain.verdicts import Completed, GivenBack, RetryLater
 from chiffon.domain.views import AgentView
-from chiffon.ledger import agents, queries
+from chiffon.ledger import agents, control, queries, sweeps
 from chiffon.ledger.connect import session_transaction
+from chiffon.ledger.follow import follow
 from tests.bench import Agent, Bench
+from tests.builders import an_error, new_task
 
 OFFLINE_AFTER = 180.0
 
@@ -94,6 +99,16 @@ def test_each_start_draws_a_higher_incarnation_and_the_newest_is_shown(bench: Be
     assert [agent.incarnation for agent in shown] == [lives[-1].incarnation]
 
 
+def test_only_the_newest_life_is_asked_what_it_runs(bench: Bench) -> None:
+    for name in ("a", "b", "b", "b"):
+        bench.agent(name)
+    with bench.transaction() as cursor:
+        values = {"offline_after": OFFLINE_AFTER, "agent_id": None}
+        cursor.execute(f"EXPLAIN (ANALYZE, COSTS off, TIMING off) {queries._AGENTS}", values)
+        (asked,) = (line for (line,) in cursor.fetchall() if "Aggregate" in line)
+    assert "loops=2" in asked
+
+
 def test_no_agent_shows_anothers_work(bench: Bench) -> None:
     mine, theirs = bench.agent("a"), bench.agent("b")
     claims = {agent.name: bench.claimed(by=agent).task_id for agent in (mine, theirs)}
@@ -141,3 +156,73 @@ def test_the_figures_of_each_queue_are_what_waits_and_runs_there(bench: Bench) -
     assert (plain.queue, plain.waiting, plain.running) == ("work_queue", 1, 1)
     assert plain.oldest_age_seconds == pytest.approx(60, abs=3)
     assert gpu.oldest_age_seconds == pytest.approx(0, abs=3)
+
+
+def due_later(bench: Bench) -> None:
+    bench.born(delay=50.0)
+    bench.pass_time(60)
+    assert bench.due() == 1
+
+
+def retried(bench: Bench) -> None:
+    bench.settle(bench.claimed(), RetryLater(50.0, an_error()))
+    bench.pass_time(60)
+    assert bench.due() == 1
+
+
+def given_back(bench: Bench) -> None:
+    claim = bench.claimed()
+    bench.pass_time(60)
+    bench.settle(claim, GivenBack(an_error(), started=True))
+
+
+def taken_over(bench: Bench) -> None:
+    agent = bench.agent()
+    claim = bench.claimed(by=agent)
+    bench.pass_time(60)
+    bench.lose(agent)
+    assert bench.take_over(agent.incarnation) == [claim.task_id]
+
+
+def replayed(bench: Bench) -> None:
+    task_id = bench.task_in(State.FAILED)
+    bench.pass_time(60)
+    with bench.transaction() as cursor:
+        assert control.replay(cursor, task_id, lease=5.0)
+
+
+@pytest.mark.parametrize("again", [due_later, retried, given_back, taken_over, replayed])
+def test_what_waits_again_waits_since_then_and_not_since_it_was_accepted(
+    bench: Bench, again: Callable[[Bench], None]
+) -> None:
+    again(bench)
+    assert oldest(bench) == pytest.approx(0, abs=3)
+    bench.pass_time(10)
+    assert oldest(bench) == pytest.approx(10, abs=3)
+    ((task_id, ring_no),) = bench.sql("SELECT task_id, ring_no FROM tasks")
+    assert bench.confirm(task_id, ring_no) == 1
+    assert oldest(bench) == pytest.approx(10, abs=3)
+
+
+def test_a_message_that_was_lost_begins_no_new_wait(bench: Bench) -> None:
+    bench.task_in(State.QUEUED)
+    bench.pass_time(60)
+    with bench.transaction() as cursor:
+        options = {"queue": "work_queue", "priority": None, "rung_before": None, "older_than": 30.0, "limit": 9}
+        assert sweeps.lost(cursor, **options) == 1  # type: ignore[arg-type]
+    assert oldest(bench) == pytest.approx(60, abs=3)
+
+
+def test_who_waits_for_another_task_does_not_wait_for_an_agent(bench: Bench) -> None:
+    first = bench.claimed()
+    with bench.transaction() as cursor:
+        follow(cursor, new_task(), first.task_id)
+        (figures,) = queries.queues(cursor)
+    assert (figures.waiting, figures.running, figures.oldest_age_seconds) == (1, 1, None)
+
+
+def oldest(bench: Bench) -> float | None:
+    """For how long something has waited, in the one queue that there is."""
+    with bench.transaction() as cursor:
+        (figures,) = queries.queues(cursor)
+    return figures.oldest_age_seconds

@@ -87,11 +87,11 @@ def test_a_replayed_task_holds_its_key_again(bench: Bench) -> None:
     assert bench.accept(new_task(request_id="r")) == [Duplicate(task_id)]
 
 
-def test_a_replay_is_refused_whose_key_belongs_to_a_newer_task(bench: Bench) -> None:
+def test_a_replay_is_refused_whose_key_belongs_to_another_task(bench: Bench) -> None:
     task_id = bench.task_in(State.FAILED, request_id="r")
     bench.pass_time(TTL + 1)
     bench.task_in(State.COMPLETED, request_id="r")
-    with pytest.raises(WrongState, match="newer task"):
+    with pytest.raises(WrongState, match="belongs to another task"):
         replay(bench.ledger, task_id, lease=LEASE)
     assert bench.status(task_id) == "failed"
     bench.pass_time(TTL + 1)
@@ -110,7 +110,7 @@ def test_two_messages_of_one_key_do_not_replay_side_by_side(bench: Bench) -> Non
     with bench.transaction() as cursor:
         follow(cursor, second, first)
     replay(bench.ledger, first, lease=LEASE)
-    with pytest.raises(WrongState, match="newer task"):
+    with pytest.raises(WrongState, match="belongs to another task"):
         replay(bench.ledger, second.task_id, lease=LEASE)
     assert bench.status(second.task_id) == "failed"
 

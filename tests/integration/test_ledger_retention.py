@@ -169,13 +169,32 @@ def test_it_goes_on_by_batches_and_rests_when_nothing_is_old(bench: Bench, monke
     bench.pass_time(2 * AGE)
     session, clock = open_session(bench.url, "forgetful"), Clock()
     forgetting = Forgetting(AGE, clock)
-    assert [forgetting.step(session) for _ in range(4)] == [2, 2, 1, 0]
+    assert [forgetting.step(session) for _ in range(2)] == [5, 0]
     bench.settle(bench.claimed(), Completed("1"))
     bench.pass_time(2 * AGE)
     assert forgetting.step(session) == 0
     clock.now += forget.REST
     assert forgetting.step(session) == 1
     session.close()
+
+
+def test_it_leaves_the_rest_of_what_is_old_for_the_next_round(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forget, "BATCH", 2)
+    for _ in range(8):
+        bench.settle(bench.claimed(), Completed("1"))
+    bench.pass_time(2 * AGE)
+    session = open_session(bench.url, "forgetful")
+    forgetting = Forgetting(AGE, Hurrying())
+    assert [forgetting.step(session) for _ in range(4)] == [4, 4, 0, 0]
+    session.close()
+
+
+class Hurrying(Clock):
+    """Passes some of what may be spent, whenever somebody looks: two batches begin in time."""
+
+    def __call__(self) -> float:
+        self.now += forget.SPENDS * 0.4
+        return self.now
 
 
 def test_lives_that_ended_long_ago_are_forgotten_too(bench: Bench) -> None:

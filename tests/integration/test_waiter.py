@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -129,6 +131,20 @@ def test_a_listener_stops_when_nobody_waits_and_starts_again(ledger: Ledger) -> 
             assert ear.wait(PATIENCE) == {"one"}  # it listens: look again
             assert listener.session is not None
         eventually("it has stopped", lambda: listener.session is None)
+
+
+def test_in_a_forked_child_the_session_s_descriptor_becomes_nobody_else_s(ledger: Ledger) -> None:
+    """Libpq has it still, and the child's own children let go of it again: it must mean no other file by then."""
+    listener = Listener(ledger.url, linger=0)
+    with listener.subscribe(["one"]):
+        eventually("it listens", lambda: listener.session is not None)
+        descriptor = listener.session.fileno()
+        child = os.fork()
+        if child == 0:
+            with contextlib.suppress(OSError):
+                os._exit(0 if os.path.samestat(os.fstat(descriptor), os.stat(os.devnull)) else 1)
+            os._exit(2)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
 def test_a_waiter_looks_again_every_few_seconds_without_being_told(ledger: Ledger) -> None:

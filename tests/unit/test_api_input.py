@@ -214,6 +214,11 @@ def test_a_filter_that_does_not_fit_is_422_with_its_name(client: DocumentedClien
     assert problem(client.get(f"/tasks?{query}")) == (422, "invalid-input", {parameter})
 
 
+@pytest.mark.parametrize("cursor", ["", "xyz", "W10", "%00", "é", "A" * 21, "A" * 23, "A" * 1001])
+def test_a_cursor_of_no_dead_letter_is_422(client: DocumentedClient, cursor: str) -> None:
+    assert problem(client.get(f"/dead-letters?cursor={cursor}")) == (422, "invalid-input", {"cursor"})
+
+
 def test_a_query_that_no_route_reads_is_422(client: DocumentedClient) -> None:
     assert problem(client.post("/dispatch?priority=5", json=ECHO)) == (422, "invalid-input", {"priority"})
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from apiflask import APIBlueprint
 
-from chiffon.api import kinds
+from chiffon.api import cursors, kinds
 from chiffon.api.answers import Letter, LetterList, LettersHandled
 from chiffon.api.contract import Operation, Reply, operation
 from chiffon.api.inputs import LetterChoice, LetterQuery, LetterReplay
@@ -18,6 +18,7 @@ from chiffon.api.parts import parts
 from chiffon.bus.postmortem import DeadLetter
 from chiffon.dispatch.dead_letters import Chosen, Handled, count, discard_letters, look, replay_letters
 from chiffon.dispatch.identify import task_of, work_type_of
+from chiffon.domain.errors import LetterGone
 from chiffon.domain.values import canonical
 
 blueprint = APIBlueprint(
@@ -37,9 +38,18 @@ _PROBLEMS = (*kinds.OF_THE_LEDGER, *kinds.OF_THE_BROKER)
 )
 def listing(query: LetterQuery) -> Reply:
     """Look at the dead letters without taking any."""
-    chosen = Chosen(**query.model_dump(exclude={"limit"}))
-    found = look(parts().ledger, parts().settings, chosen, limit=query.limit)
-    return Reply(LetterList(items=[_shown(letter) for letter in found]))
+    chosen = Chosen(**query.model_dump(exclude={"limit", "cursor"}))
+    after = cursors.read_letter(query.cursor) if query.cursor is not None else None
+    try:
+        page = look(parts().ledger, parts().settings, chosen, limit=query.limit, after=after)
+    except LetterGone:
+        raise cursors.gone() from None
+    return Reply(
+        LetterList(
+            items=[_shown(letter) for letter in page.letters],
+            next_cursor=cursors.written_letter(page.next_after) if page.next_after else None,
+        )
+    )
 
 
 @blueprint.post("/dead-letters/replay")

@@ -17,13 +17,17 @@ from chiffon.api.parts import Parts, parts
 from chiffon.api.problems import ApiProblem, Fault
 from chiffon.api.request_log import about_task
 from chiffon.api.streams import SERVER_ENDS
+from chiffon.domain.states import State
 
 blueprint = APIBlueprint("events", __name__, tag={"name": "Tasks"})
 
 MEDIA_TYPE = "text/event-stream"
 
 QUIET = 5.0
-"""Seconds of silence, at most: proxies cut what is silent for long, and who has gone is noticed by writing, twice."""
+"""Seconds of silence, at most: proxies cut what is silent for long, and who has gone is noticed by writing.
+
+Whose host still answers, by writing twice; whose host has gone too, by what it leaves unacknowledged.
+"""
 
 _COME_BACK_AFTER = 1000
 """Milliseconds after which a reader whose stream was cut is to ask again."""
@@ -81,6 +85,8 @@ def _told(here: Parts, task_id: str, after: int) -> Iterator[str]:
         told_at, progress = time.monotonic(), None
         for found in here.watcher.watch(task_id, after=after):
             text = "".join(_step(task_id, step) for step in found.steps)
+            if any(step.status == State.RUNNING for step in found.steps):
+                progress = None  # what was told is of the run before
             if found.progress not in (None, progress):
                 text += _event(json.dumps(found.progress), name="progress")
                 progress = found.progress

@@ -24,8 +24,9 @@ blueprint = APIBlueprint("metrics", __name__, tag={"name": "Metrics", "descripti
 def metrics() -> Text:
     """Show what waits, runs and has just ended, and who is there to do it.
 
-    While Postgres does not answer, `chiffon_ledger_up` is 0, and nothing else is told.
+    While Postgres does not answer, `chiffon_ledger_up` is 0, and nothing else is told. If it answers, but cannot count
+    all this in time, that is 1, and nothing else is told either.
     """
     here = parts()
-    found = measure(here.any_ledger, here.settings, registry.queues)
+    found = measure(here.any_ledger, here.settings, registry)
     return Text(*written(found, request.headers.get("Accept", "")))
