@@ -19,6 +19,7 @@ from chiffon.agent.hearing import Hearing
 from chiffon.agent.intake import Intake
 from chiffon.agent.killing import finish_reads, finish_reads_before_resets, notice_the_dead, resume_writes
 from chiffon.agent.life import Identity, Life
+from chiffon.agent.limits import leave_limits_to_tasks
 from chiffon.agent.line import Line
 from chiffon.agent.mailbox import Mailbox
 from chiffon.agent.outbox import Outbox
@@ -140,6 +141,7 @@ class LedgerConsumer(Consumer):
         self._drain.listen()
         if self.hub is not None:
             finish_reads_before_resets(self.hub, self.pool)
+        leave_limits_to_tasks(self.pool, self.app.tasks.values(), soft=self.controller.soft_time_limit)
         if not isinstance(self.pool, SoloPool):  # there the work itself holds the loop up
             self._watch.start()
         self._clerk.start()
