@@ -10,11 +10,11 @@ from typing import Any
 from celery import Celery
 from kombu.entity import Exchange
 
-from chiffon.agent import aftermath, lifecycle  # noqa: F401  -- its receivers connect themselves
+from chiffon.agent import aftermath, lifecycle, revoking  # noqa: F401  -- they connect themselves
 from chiffon.agent.amqp import LedgerAMQP
 from chiffon.agent.announcing import LedgerEvents
 from chiffon.agent.answering import LedgerControl
-from chiffon.agent.task import LedgerTask, as_celery_task
+from chiffon.agent.task import LedgerTask, as_celery_task, with_end_caught
 from chiffon.bus.frames import frame_handler
 from chiffon.bus.topology import WORK_EXCHANGE, Topology
 from chiffon.config import Settings, settings

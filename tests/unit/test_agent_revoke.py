@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from celery.exceptions import TaskRevokedError
 from celery.worker import state
+from celery.worker.control import Panel
 
+from chiffon.agent.app import create_app
+from chiffon.agent.backend_waiting import PATIENCE
 from chiffon.agent.handover import HandOver
 from chiffon.agent.line import Line
 from chiffon.agent.pace import Pace
 from chiffon.agent.request import ClaimedRequest
 from chiffon.agent.slate import Slate, Slates
+from chiffon.config import Settings
+from tests.api import NOBODY
 from tests.claimed import Books, claimed
 
 
@@ -106,3 +112,16 @@ def test_who_waits_for_its_rate_is_ended_when_its_turn_comes(revoked: str) -> No
     with pytest.raises(TaskRevokedError):
         claimed(books, task_id=revoked).execute_using_pool(Pool())
     assert books.verdicts() == ["Cancelled"]
+
+
+@pytest.mark.parametrize("command", ["revoke", "terminate"])
+def test_the_event_loop_waits_for_no_ledger_over_a_revoke(command: str) -> None:
+    app = create_app(Settings(database_url=f"postgresql://{NOBODY}/nothing"))
+    began = time.monotonic()
+    try:
+        Panel.data[command](SimpleNamespace(app=app), task_id=["one", "another"], signal=None)
+        assert time.monotonic() - began < PATIENCE / 2
+        assert {"one", "another"} <= set(state.revoked)
+    finally:
+        for task_id in ("one", "another"):
+            state.revoked.discard(task_id)
