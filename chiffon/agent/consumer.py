@@ -105,6 +105,7 @@ class LedgerConsumer(Consumer):
         self._clerk.on_tick = self._on_tick
         self._runs.on_abandon = self._abandon
         self._drain = Drain(self._runs, settings.drain_seconds, name=self.hostname)
+        self._drain.on_abandon = self._abandon
         self._reception = Reception(
             self._reader,
             self._intake,

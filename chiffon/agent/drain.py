@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import structlog
@@ -23,7 +24,10 @@ LAST_WORDS = 1.0
 
 
 class Drain:
-    """Begun when the agent, which has this ``name``, is told to end. ``seconds``: how long what runs may go on."""
+    """Begun when the agent, which has this ``name``, is told to end. ``seconds``: how long what runs may go on.
+
+    ``on_abandon``: ends the process, whatever it waits for; called once everything has been given back.
+    """
 
     def __init__(self, runs: Runs, seconds: float, *, name: str) -> None:
         self._runs = runs
@@ -36,6 +40,7 @@ class Drain:
         self._timer: threading.Timer | None = None
         self._signals = 0
         self.begun = False
+        self.on_abandon: Callable[[], None] = lambda: None
 
     def listen(self) -> None:
         """Take over the signals that tell an agent to end. To be called by the main thread.
@@ -70,12 +75,16 @@ class Drain:
             self._tell_celery(signal.Signals(number).name)
         if self._signals > 1 or number == signal.SIGQUIT:
             self._hurry()
+        if self._signals > 2:
+            threading.Thread(target=self._abandon, daemon=True).start()
 
     def _tell_celery(self, signal_name: str) -> None:
-        with in_sighandler():
-            safe_say("worker: Warm shutdown (MainProcess)", sys.__stdout__)
-            signals.worker_shutting_down.send(sender=self._name, sig=signal_name, how="Warm", exitcode=os.EX_OK)
-        state.should_stop = os.EX_OK
+        try:
+            with in_sighandler():
+                safe_say("worker: Warm shutdown (MainProcess)", sys.__stdout__)
+                signals.worker_shutting_down.send(sender=self._name, sig=signal_name, how="Warm", exitcode=os.EX_OK)
+        finally:
+            state.should_stop = os.EX_OK
 
     def _hurry(self) -> None:
         if not self.begun:
@@ -83,6 +92,11 @@ class Drain:
             return
         # In a thread of its own: the signal may have interrupted whoever holds a lock that is needed here.
         threading.Thread(target=self._give_back, args=["the agent was told twice to end"], daemon=True).start()
+
+    def _abandon(self) -> None:
+        """End, though something holds the main thread up: a broker that does not answer, and is not gone."""
+        self._give_back("the agent was told three times to end")
+        self.on_abandon()
 
     def _give_back(self, why: str) -> None:
         with self._giving_back:

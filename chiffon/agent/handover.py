@@ -19,7 +19,7 @@ from chiffon.agent.trace import do_several
 LONG = 0.1
 """Seconds after which a task is taken to run for long, and those behind it are called back."""
 
-_SEEN_AFTER = 0.05
+SEEN_AFTER = 0.05
 """Seconds after which a process has certainly seen that its hand-over was cut short."""
 
 
@@ -101,7 +101,7 @@ class HandOver:
                 self._recall(begun, now)
             if request.unwanted or request.over_limit():
                 return request
-        if self._recalled_at is not None and now - self._recalled_at >= _SEEN_AFTER:
+        if self._recalled_at is not None and now - self._recalled_at >= SEEN_AFTER:
             # Whoever begins the first place after the limit now sees the limit first; it may have begun before.
             self._return([place for place in self._open if place > begun])
         return None

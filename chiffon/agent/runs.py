@@ -19,7 +19,7 @@ from chiffon.agent import events, judging
 from chiffon.agent.clerk import Clerk
 from chiffon.agent.commands import Finished, Paid, Started
 from chiffon.agent.delivery import Delivery
-from chiffon.agent.handover import LONG
+from chiffon.agent.handover import LONG, SEEN_AFTER
 from chiffon.agent.killing import kill
 from chiffon.agent.line import Line
 from chiffon.agent.pace import Pace
@@ -166,6 +166,9 @@ class Runs:
         for request in list(self._held.values()):
             if request.hand_over is None and request._apply_result is None:
                 request.give_back(why)
+        if self._line.under_way():
+            time.sleep(SEEN_AFTER)
+            self._line.look()  # nobody does so from here on
 
     def give_back_rest(self, why: str) -> None:
         """Give back what has no end, once the pool has ended: nothing of it runs any more."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 from billiard.exceptions import WorkerLostError
+from celery.worker import state
 
 from chiffon.agent import drain as draining
 from chiffon.agent.drain import Drain
@@ -80,3 +82,39 @@ def test_a_thread_that_cannot_be_stopped_is_not_waited_for() -> None:
     runs.surrender("its agent ends", last_words=lambda: complete(request))
     assert books.verdicts() == ["GivenBack"]
     assert abandoned
+
+
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Celery's own mark that a worker is to end is not left behind."""
+    monkeypatch.setattr(state, "should_stop", None)
+
+
+@pytest.mark.usefixtures("told")
+def test_the_third_signal_ends_the_process_once_everything_is_given_back() -> None:
+    books = Books()
+    request = claimed(books)
+    request.begin(4711, 0.0)
+    drain = Drain(runs_of(request), 60.0, name="agent@test")
+    abandoned: list[list[str]] = []
+    drain.on_abandon = lambda: abandoned.append(books.verdicts())
+    drain._on_signal(signal.SIGTERM, None)
+    assert state.should_stop == 0
+    drain.begin()
+    drain._pool_has_ended.set()
+    for _ in range(2):
+        assert not abandoned
+        drain._on_signal(signal.SIGTERM, None)
+    assert until(lambda: abandoned == [["GivenBack"]])
+    drain.end()
+
+
+@pytest.mark.usefixtures("told")
+def test_an_agent_whose_terminal_is_gone_is_told_to_end_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> None:
+        raise ValueError("I/O operation on closed file")
+
+    monkeypatch.setattr(draining, "safe_say", refuse)
+    with pytest.raises(ValueError, match="closed"):
+        Drain(runs_of(), 60.0, name="agent@test")._on_signal(signal.SIGTERM, None)
+    assert state.should_stop == 0
