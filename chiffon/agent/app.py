@@ -35,6 +35,16 @@ class ChiffonCelery(Celery):
     task_cls = LedgerTask
     settings: Settings
 
+    def register_task(self, task: Any, **options: Any) -> Any:
+        """As Celery's; a task, or its class, of whatever base."""
+        if isinstance(task, type):
+            return super().register_task(with_end_caught(task), **options)
+        task.__class__ = with_end_caught(type(task))
+        return super().register_task(task, **options)
+
+    def _task_from_fun(self, fun: Any, name: str | None = None, base: Any = None, **options: Any) -> Any:
+        return super()._task_from_fun(fun, name=name, base=with_end_caught(base), **options)
+
 
 def create_app(chosen: Settings | None = None) -> ChiffonCelery:
     """The application: the user's settings, then those that the guarantees need, then every work type as a task.
@@ -94,6 +104,11 @@ def required(chosen: Settings, queues: tuple[str, ...]) -> dict[str, Any]:
         # Running work goes on when the broker's connection drops: the ledger says whose it is.
         "worker_cancel_long_running_tasks_on_connection_loss": False,
         "worker_enable_prefetch_count_reduction": False,
+        # The ledger knows what has begun, and what has ended.
+        "task_track_started": False,
+        "worker_deduplicate_successful_tasks": False,
+        # The processes of the pool have the application, the work and the slates from the agent itself.
+        "worker_pool_start_method": "fork",
         "worker_hijack_root_logger": False,
         "enable_utc": True,
         "task_always_eager": False,

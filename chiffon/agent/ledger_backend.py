@@ -70,6 +70,7 @@ class LedgerBackend(PostgresBackend):
             if self._calls_errbacks(request):
                 run.report.deferred = True
                 self.store_result(task_id, exc, states.FAILURE, traceback=traceback, request=request)
+                run.ending = False  # what hooks publish from here on is in nobody's report
                 return
         super().mark_as_failure(task_id, exc, traceback=traceback, request=request, **options)
 
@@ -96,6 +97,8 @@ class LedgerBackend(PostgresBackend):
     ) -> Any:
         """Store, unless a run is ending: then its own end is in the verdict, and another's is kept beside it."""
         run = current()
+        if run is not None and task_id == run.task_id and state == states.STARTED:
+            return result  # a task of the user's may want it told, and would fail over an outage
         if run is None or not run.ending:
             return super().store_result(task_id, result, state, traceback=traceback, request=request, **options)
         if task_id == run.task_id:

@@ -41,7 +41,7 @@ class ProcessKilled(Exception):
 
 
 class LedgerTask(CeleryTask):
-    """The base of every task: its end is caught in the run that it belongs to."""
+    """The base of every task, and before any of the user's: a task's end is caught in the run that it belongs to."""
 
     abstract = True
 
@@ -51,17 +51,19 @@ class LedgerTask(CeleryTask):
         if run is None:
             return super().__call__(*args, **kwargs)
         try:
-            result = self.run(*args, **kwargs)
+            call = super().__call__  # a base of the user's may have one
+            result = (self.run if call.__func__ is CeleryTask.__call__ else call)(*args, **kwargs)
         except (SystemExit, KeyboardInterrupt, MemoryError) as error:
             if isinstance(error, SystemExit) and error.code == _TERMINATED:
                 raise  # the pool wants this process gone
             # Celery would end the worker over any of these.
             run.ending = True
             raise ProcessKilled(f"the work raised {type(error).__name__}: {error}") from error
-        except Exception as error:
+        except CeleryRetry as error:  # no end: what its hooks publish follows from nothing that is settled
+            run.retry_after = seconds_until(error.when)
+            raise
+        except Exception:
             run.ending = True
-            if isinstance(error, CeleryRetry):
-                run.retry_after = seconds_until(error.when)
             raise
         except BaseException as error:  # a failure like any other, and Celery would take it for the end of a process
             run.ending = True
@@ -74,6 +76,13 @@ class LedgerTask(CeleryTask):
         if isinstance(sig, group | _chord):
             raise Fail("a task cannot be replaced by a group or a chord: call it, and let the last part go on")
         return super().replace(sig)
+
+
+def with_end_caught(base: type[CeleryTask] | None) -> type[CeleryTask] | None:
+    """A base that a user has chosen for tasks, with `LedgerTask` before it; None is left to Celery."""
+    if base is None or issubclass(base, LedgerTask):
+        return base
+    return type(base.__name__, (LedgerTask, base), {"__module__": base.__module__, "__doc__": base.__doc__})
 
 
 class WorkTask(LedgerTask):

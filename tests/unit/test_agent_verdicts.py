@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Any
 
 import pytest
-from celery import Celery
+from celery import Celery, Task
 from celery.exceptions import SoftTimeLimitExceeded
 
 from chiffon.agent.app import create_app
-from chiffon.agent.run import Report
+from chiffon.agent.backend_waiting import PATIENCE
+from chiffon.agent.run import Report, current
 from chiffon.agent.task import LedgerTask, as_celery_task
 from chiffon.agent.trace import do_work
 from chiffon.config import Settings
@@ -30,10 +32,12 @@ def app() -> Celery:
     return create_app(Settings(database_url=f"postgresql://{NOBODY}/nothing"))
 
 
-def run(name: str, **headers: Any) -> Report:
+def run(
+    name: str, *, parameters: dict[str, Any] | None = None, embed: dict[str, Any] | None = None, **headers: Any
+) -> Report:
     """One run of a task."""
     request = {"id": "own", "task": name, "root_id": "own", "retries": 0, "delivery_info": {}, **headers}
-    return do_work(name, "own", request, ([], {}, {}), FACTS)
+    return do_work(name, "own", request, ([], parameters or {}, embed or {}), FACTS)
 
 
 def raising(app: Celery, error: BaseException, *, retries: int = 0) -> str:
@@ -113,3 +117,84 @@ def test_who_runs_out_of_memory_over_its_result_has_crashed(app: Celery, monkeyp
     monkeypatch.setattr(app.backend, "mark_as_done", run_out)
     report = run("test.much")
     assert isinstance(report.verdict, Crashed)
+
+
+class Plain(Task):
+    """A base that knows nothing of ledgers."""
+
+    abstract = True
+
+
+class Calling(Plain):
+    """One that has its own way to be called."""
+
+    abstract = True
+
+    def __call__(self, *args: Any, **parameters: Any) -> Any:
+        return self.run(*args, **parameters)
+
+
+@pytest.mark.parametrize("base", [Plain, Calling])
+def test_a_task_with_a_base_of_its_own_is_retried_when_it_asks(app: Celery, base: type[Task]) -> None:
+    @app.task(name="test.again", shared=False, bind=True, base=base)
+    def again(self: Any) -> None:
+        raise self.retry(countdown=7)
+
+    report = run("test.again")
+    assert isinstance(report.verdict, RetryLater)
+    assert report.verdict.after == 7
+
+
+@pytest.mark.parametrize("base", [Plain, Calling])
+@pytest.mark.parametrize("is_instance", [False, True])
+def test_what_follows_a_task_with_a_base_of_its_own_is_caught(app: Celery, base: type[Task], is_instance: bool) -> None:
+    class Ends(base):  # type: ignore[misc, valid-type]
+        name = "test.ends"
+
+        def run(self) -> str:
+            return "done"
+
+    app.register_task(Ends() if is_instance else Ends)
+    report = run("test.ends", embed={"callbacks": [dict(app.signature("echo"))]})
+    assert report.verdict == Completed('"done"')
+    assert [draft.headers["task"] for draft in report.drafts] == ["echo"]
+
+
+def test_what_a_hook_publishes_is_caught_by_an_end_only(app: Celery) -> None:
+    ending: dict[str, bool] = {}
+
+    def note(hook: str) -> None:
+        found = current()
+        assert found is not None
+        ending[hook] = found.ending
+
+    class Hooked(Task):
+        def on_retry(self, *_: Any) -> None:
+            note("retry")
+
+        def on_failure(self, *_: Any) -> None:
+            note("failure")
+
+    @app.task(name="test.hooked", shared=False, bind=True, base=Hooked)
+    def hooked(self: Any, fails: bool) -> None:
+        raise ValueError("no") if fails else self.retry(countdown=7)
+
+    @app.task(name="test.errback", shared=False)
+    def errback(request: Any, error: Any, trace: Any) -> None: ...
+
+    run("test.hooked", parameters={"fails": False})
+    run("test.hooked", parameters={"fails": True})
+    assert ending == {"retry": False, "failure": True}
+    # An errback that is called on the spot leaves all of the end to a task of its own.
+    run("test.hooked", parameters={"fails": True}, embed={"errbacks": [dict(app.signature("test.errback"))]})
+    assert ending["failure"] is False
+
+
+def test_a_task_that_wants_its_start_told_runs_though_the_ledger_is_away(app: Celery) -> None:
+    @app.task(name="test.tracked", shared=False, track_started=True)
+    def tracked() -> str:
+        return "done"
+
+    began = time.monotonic()
+    assert run("test.tracked").verdict == Completed('"done"')
+    assert time.monotonic() - began < PATIENCE / 2
