@@ -9,6 +9,7 @@ from functools import cache
 from traceback import format_exception
 from typing import Any
 
+from billiard.einfo import ExceptionInfo
 from celery import current_app, states
 from celery.app.task import Context
 from celery.app.trace import TraceInfo, trace_task
@@ -48,13 +49,13 @@ def do_work(
     with running(run), about(task_id=task_id, request_id=run.request_id, trace_id=run.trace_id):
         task = current_app.tasks[name]
         try:
-            _, info, _, shown = trace_task(task, task_id, arguments, parameters, request, app=current_app)
+            said, info, _, shown = trace_task(task, task_id, arguments, parameters, request, app=current_app)
         except Exception as error:  # noqa: BLE001 -- thrown by a hook; and a thread that raises is never heard of
-            info, shown = TraceInfo(states.FAILURE, error), None
+            said, info, shown = ExceptionInfo(internal=True), TraceInfo(states.FAILURE, error), None
     report = run.report
     report.runtime = time.monotonic() - began
     report.shown = _scrubber().text(shown) if shown else None
-    told_nobody = _is_broken_off(info, report)
+    told_nobody = _is_broken_off(said, info)
     if report.verdict is None:
         report.verdict = _unsaid(info, run)
         told_nobody = isinstance(report.verdict, DeadLettered)
@@ -95,12 +96,12 @@ def _scrubber() -> Scrubber:
     return Scrubber(settings().secret_parameters)
 
 
-def _is_broken_off(info: Any, report: Report) -> bool:
-    """Whether Celery's tracing of a run that had come to a result ended by an error: out of memory, or a hook's.
+def _is_broken_off(said: Any, info: Any) -> bool:
+    """Whether Celery's tracing itself ended by an error: out of memory, a hook's, or over what cannot be kept.
 
-    Then it may not have told all whom that concerns.
+    Then it may not have told all whom the run's end concerns.
     """
-    return info is not None and info.state == states.FAILURE and isinstance(report.verdict, Completed)
+    return info is not None and info.state == states.FAILURE and getattr(said, "internal", False)
 
 
 def _unsaid(info: Any, run: Run) -> Verdict:

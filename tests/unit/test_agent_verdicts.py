@@ -119,6 +119,19 @@ def test_who_runs_out_of_memory_over_its_result_has_crashed(app: Celery, monkeyp
     assert isinstance(report.verdict, Crashed)
 
 
+@pytest.mark.filterwarnings("ignore:Exception raised outside body")
+def test_a_failure_of_which_not_all_could_be_told_is_told_by_a_task(
+    app: Celery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run_out(*_: Any, **__: Any) -> None:
+        raise MemoryError("over its children")
+
+    monkeypatch.setattr(app.backend, "store_result", run_out)  # the verdict is known by then
+    report = run(raising(app, ValueError("no")))
+    assert isinstance(report.verdict, Failed)
+    assert report.deferred
+
+
 class Plain(Task):
     """A base that knows nothing of ledgers."""
 
