@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Sequence
+from datetime import datetime
 from functools import cache
 from traceback import format_exception
 from typing import Any
@@ -16,8 +17,9 @@ from celery.app.trace import TraceInfo, trace_task
 
 from chiffon.agent import judging
 from chiffon.agent.ledger_backend import work_error
-from chiffon.agent.run import Report, Run, running
+from chiffon.agent.run import Draft, Report, Run, running
 from chiffon.agent.slate import slates
+from chiffon.agent.task import seconds_until
 from chiffon.config import settings
 from chiffon.domain.verdicts import Completed, DeadLettered, GivenBack, Replaced, RetryLater, Verdict, WorkError
 from chiffon.logs import Scrubber, about
@@ -59,6 +61,8 @@ def do_work(
     if report.verdict is None:
         report.verdict = _unsaid(info, run)
         told_nobody = isinstance(report.verdict, DeadLettered)
+    elif isinstance(report.verdict, Completed) and report.anew is not None:
+        report.verdict = _asked_on_the_way(report.anew)
     if told_nobody:
         report.set_nothing_off()
         report.deferred = True
@@ -102,6 +106,13 @@ def _is_broken_off(said: Any, info: Any) -> bool:
     Then it may not have told all whom the run's end concerns.
     """
     return info is not None and info.state == states.FAILURE and getattr(said, "internal", False)
+
+
+def _asked_on_the_way(anew: Draft) -> RetryLater:
+    """What becomes of a run that returned after all, having asked for another (``self.retry(throw=False)``)."""
+    eta = anew.headers.get("eta")
+    wait = seconds_until(datetime.fromisoformat(eta)) if eta else 0.0
+    return RetryLater(wait, WorkError("Retry", "the work asked for another run", "celery.exceptions"))
 
 
 def _unsaid(info: Any, run: Run) -> Verdict:

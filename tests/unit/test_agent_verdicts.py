@@ -64,6 +64,17 @@ def test_a_retry_of_who_ignores_its_result_is_a_retry(app: Celery) -> None:
     assert "in again" in (report.verdict.error.traceback or "")
 
 
+def test_a_retry_that_is_asked_for_on_the_way_is_one(app: Celery) -> None:
+    @app.task(name="test.again", shared=False, bind=True)
+    def again(self: Any) -> str:
+        self.retry(countdown=7, throw=False)
+        return "and went on"
+
+    report = run("test.again", embed={"callbacks": [dict(app.signature("echo"))]})
+    assert isinstance(report.verdict, RetryLater)
+    assert 6 < report.verdict.after <= 7
+
+
 def test_a_work_type_s_policy_holds_for_who_ignores_its_result(app: Celery) -> None:
     report = run(raising(app, ValueError("no"), retries=1), ignore_result=True)
     assert isinstance(report.verdict, RetryLater)
