@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from ssl import CERT_NONE
 from typing import Any
 
 from celery.app.amqp import AMQP
+from kombu.connection import Connection
 from kombu.utils.functional import maybe_list
 from kombu.utils.json import dumps
 
@@ -14,8 +16,25 @@ from chiffon.bus.inflate import message_factory
 from chiffon.bus.topology import Topology
 
 
+class NamedConnection(Connection):
+    """kombu's connection, which over TLS also holds a broker's certificate against the name that it is called by.
+
+    py-amqp is told no name by kombu, and then takes any certificate that somebody vouches for.
+    """
+
+    def _establish_connection(self) -> Any:
+        transport = self.transport  # that of amqps:// asks for TLS when it is made
+        given, self.ssl = self.ssl, _named(self.ssl, self.hostname)
+        try:
+            return transport.establish_connection()
+        finally:
+            self.ssl = given  # the next broker of the list has another name, and so may a clone
+
+
 class LedgerAMQP(AMQP):
     """Publishes as Celery does, but for what follows from a run: that becomes rows, in its settling commit."""
+
+    Connection = NamedConnection
 
     def TaskConsumer(self, channel: Any, queues: Any = None, accept: Any = None, **options: Any) -> Any:  # noqa: N802
         """A consumer of the work queues, after the whole topology was declared on its connection.
@@ -78,3 +97,13 @@ def _routing_key(options: dict[str, Any]) -> str | None:
         return str(key)
     queue = options.get("queue")
     return getattr(queue, "routing_key", None) or (queue if isinstance(queue, str) else None)
+
+
+def _named(ssl: Any, hostname: str | None) -> Any:
+    """kombu's ``ssl`` with a name for the certificate, unless it has one or asks for no certificate at all."""
+    if not ssl:
+        return ssl
+    options = dict(ssl) if isinstance(ssl, dict) else {}
+    if options.get("cert_reqs") == CERT_NONE or options.get("server_hostname"):
+        return options
+    return options | {"server_hostname": hostname}

@@ -17,6 +17,7 @@ from functools import cache
 from typing import Any
 
 from celery import states
+from celery._state import get_current_task
 from celery.backends.base import Backend
 from celery.exceptions import ImproperlyConfigured
 from celery.result import result_from_tuple
@@ -24,7 +25,7 @@ from celery.utils.time import get_exponential_backoff_interval
 from kombu.exceptions import EncodeError
 
 from chiffon.agent.backend_chords import Chords
-from chiffon.agent.backend_values import clean, decoded, encodable, encoded, encoded_members
+from chiffon.agent.backend_values import clean, decoded, encodable, encoded, encoded_members, tree_of
 from chiffon.agent.backend_waiting import PATIENCE, Meta, Waiting
 from chiffon.config import SettingsError, settings, validated_database_url
 from chiffon.domain.errors import LedgerUnavailable
@@ -111,6 +112,11 @@ class PostgresBackend(Waiting, Chords, Backend):
             prepared["exc_message"] = tuple(encodable(argument) for argument in exc.args)
         return prepared
 
+    def current_task_children(self, request: Any = None) -> Any:
+        """What the task that runs, or the given one's run, has called."""
+        request = request or getattr(get_current_task(), "request", None)
+        return [tree_of(child) for child in getattr(request, "children", None) or ()] if request else None
+
     def task_result_exists(self, task_id: str) -> bool:
         """Whether anything is known of the task; unlike PENDING, it tells work that waits from an unknown id."""
         found: StoredResult | None = self._ensure_retryable(self._fetch, task_id)
@@ -153,7 +159,7 @@ class PostgresBackend(Waiting, Chords, Backend):
 
     def _save_group(self, group_id: str, result: Any) -> Any:
         with self._transaction() as cursor:
-            groups.save_group(cursor, group_id, encoded(result.as_tuple()))
+            groups.save_group(cursor, group_id, encoded(tree_of(result)))
         return result
 
     def _restore_group(self, group_id: str) -> Meta | None:

@@ -12,7 +12,7 @@ from celery.exceptions import ChordError
 from celery.exceptions import TimeoutError as CeleryTimeout
 from celery.utils.functional import _regen
 
-from chiffon.agent.backend_values import decoded, encoded
+from chiffon.agent.backend_values import decoded, encoded, tree_of
 from chiffon.domain.errors import LedgerUnavailable
 from chiffon.domain.trees import filled, leaves
 from chiffon.ledger import groups, results
@@ -47,7 +47,7 @@ class Chords:
 
     def add_to_chord(self, chord_id: str, result: Any) -> None:
         """Let a chord wait for one more task."""
-        self._ensure_retryable(self._add_to_chord, chord_id, result.id, encoded(result.as_tuple()))
+        self._ensure_retryable(self._add_to_chord, chord_id, result.id, encoded(tree_of(result)))
 
     def on_chord_part_return(self, request: Any, state: str, result: Any, **kwargs: Any) -> None:
         """Note a part that has ended; whoever finishes the set applies the callback."""
@@ -141,7 +141,7 @@ def header_tree(group_id: str, nodes: Any) -> str | None:
 
     One that comes from a generator is made while it is published: it may be large, or slow.
     """
-    return None if isinstance(nodes, _regen) else encoded([[group_id, None], [node.as_tuple() for node in nodes]])
+    return None if isinstance(nodes, _regen) else encoded([[group_id, None], [tree_of(node) for node in nodes]])
 
 
 class _PartStep:

@@ -7,13 +7,17 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
+from celery.result import GroupResult
 from celery.utils.saferepr import saferepr
 from kombu.exceptions import EncodeError
 from kombu.serialization import dumps
 from kombu.utils.json import loads
 
 from chiffon.domain.errors import InvalidValue
-from chiffon.domain.values import check_value, parse
+from chiffon.domain.values import MAX_DEPTH, check_value, parse
+
+_ROOM = MAX_DEPTH - 20
+"""Levels of JSON that parents may take up; the rest is left to the groups that are in groups."""
 
 
 def encoded(value: object) -> str:
@@ -36,6 +40,16 @@ def encoded(value: object) -> str:
 def decoded(text: str | None) -> Any:
     """The value that `encoded` was given, lists for tuples; None for None."""
     return None if text is None else loads(text)
+
+
+def tree_of(result: Any, room: int = _ROOM) -> Any:
+    """The results in ``result`` as Celery's own ``as_tuple`` writes them, without the parents that lie too deep.
+
+    Each lies two levels below its child: of a long chain nobody could keep the last one's result with all of them.
+    """
+    nodes = [tree_of(each, room - 2) for each in result.results] if isinstance(result, GroupResult) else None
+    parent = result.parent if room > 0 else None
+    return (result.id, parent and tree_of(parent, room - 2)), nodes
 
 
 def encodable(value: object) -> object:

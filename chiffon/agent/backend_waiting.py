@@ -22,6 +22,9 @@ Meta = dict[str, Any]
 PATIENCE = 30.0
 """Seconds for which an operation is repeated while Postgres is away: a restart, or a failover, takes less."""
 
+SHORTEST_TICK = 0.05
+"""Seconds between two calls of ``on_interval``, at least: with an ``interval`` of 0 a waiter would never rest."""
+
 
 class Waiting:
     """The half of a backend that waits. Durations are seconds; a ``timeout`` of None is for ever."""
@@ -187,7 +190,7 @@ class Waiting:
             yield frozenset(missing)  # for what is there already nobody need begin to listen
         if _left(deadline) <= 0:
             raise CeleryTimeout("The operation timed out.")
-        tick = float("inf") if on_interval is None else 0.5 if interval is None else interval
+        tick = float("inf") if on_interval is None else max(SHORTEST_TICK, 0.5 if interval is None else interval)
         with self.listener.subscribe(missing) as ear:
             yield frozenset(missing)
             due = time.monotonic() + tick

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 from chiffon.agent import continuations
 from chiffon.agent.commands import Hopeless, Offer, Refused
@@ -12,9 +13,9 @@ from chiffon.agent.reading import Direct, Doorbell, Reader
 from chiffon.config import Settings
 from chiffon.dispatch.ring import Ringer
 from chiffon.domain.errors import LedgerUnavailable
-from chiffon.domain.tasks import Claim, Fate, NotDue
+from chiffon.domain.tasks import Claim, Fate, NotDue, Settled
 from chiffon.ledger import claims
-from chiffon.ledger.condemn import may_wait
+from chiffon.ledger.condemn import make_way, may_wait
 from chiffon.ledger.connect import Cursor
 from chiffon.ledger.failures import RefusedData
 
@@ -61,15 +62,18 @@ class Claimer:
 
     def _in_one_statement(self, batch: Sequence[Offer], incarnation: int) -> list[Answer]:
         born = {offer.task_id: offer.what.task for offer in batch if isinstance(offer.what, Direct)}
+        tokens = {offer.task_id: offer.token for offer in batch}
         with self._life.statements() as cursor:
-            fates = claims.claim(
+            claim = partial(
+                claims.claim,
                 cursor,
-                {offer.task_id: offer.token for offer in batch},
                 incarnation=incarnation,
                 agent_id=self._life.identity.agent_id,
-                born=list(born.values()),
                 lease=continuations.birth_lease(self._settings),
             )
+            fates = claim(tokens, born=list(born.values()))
+            if again := make_way(cursor, [task_id for task_id in born if isinstance(fates[task_id], Settled)]):
+                fates |= claim({task_id: tokens[task_id] for task_id in again}, born=[born[name] for name in again])
             answers = {task_id: self._judged(cursor, fate) for task_id, fate in fates.items()}
         for task_id, task in born.items():
             if isinstance(fate := fates[task_id], Claim) and fate.fingerprint != task.fingerprint:

@@ -216,7 +216,7 @@ class Clerk:
         return [(offer, NotDue(offer.task_id)) for offer in given_up]
 
     def _condemn(self) -> None:
-        while self._condemned:
+        for _ in range(min(len(self._condemned), GATHER)):  # what is no work may come in floods
             task, reason = self._condemned[0].task, self._condemned[0].reason
             try:
                 with self.life.transaction() as cursor:

@@ -19,16 +19,13 @@ from chiffon.domain.tasks import Acceptance, Accepted, Duplicate, IdTaken, KeyRe
 from chiffon.domain.verdicts import WorkError
 from chiffon.ledger import groups, results
 from chiffon.ledger.accept import accept
-from chiffon.ledger.condemn import condemn
+from chiffon.ledger.condemn import UNREADABLE, condemn, make_way
 from chiffon.ledger.connect import Cursor
 from chiffon.ledger.effects import RELEASE_CHORD, release_request_id
 from chiffon.ledger.failures import LostRace
 from chiffon.ledger.follow import follow
 
 log = structlog.get_logger(__name__)
-
-_UNREADABLE = "chiffon.unreadable"
-"""The work type of a step whose own name cannot be read; nobody knows it."""
 
 
 def bear(
@@ -47,6 +44,7 @@ def bear(
         return {}, {}
     born = [delivery.task for delivery in direct]
     refused = {}
+    make_way(cursor, [task.task_id for task in born])
     fates, pending = accept(cursor, born, lease=birth_lease(settings))
     for task, fate in zip(born, fates, strict=True):
         match fate:
@@ -78,9 +76,11 @@ def warn_of_difference(task: NewTask) -> None:
 def bear_condemned(cursor: Cursor, task: NewTask, reason: str, settings: Settings) -> None:
     """Write down, as dead-lettered, the task of a message that nobody can run. A task of that id is left as it is."""
     task = replace(task, delay=None, run_at=None, expires_in=None, expires_at=None)  # it ends now
-    fates, _ = accept(cursor, [task], lease=settings.ring_lease)
-    if isinstance(fates[0], Accepted):
-        error = WorkError("DeadLettered", reason, "chiffon")
+    [fate], _ = accept(cursor, [task], lease=settings.ring_lease)
+    if not isinstance(fate, Accepted) and fate.task_id != task.task_id:  # another task has its request_id
+        [fate], _ = accept(cursor, [replace(task, keyed=False)], lease=settings.ring_lease)
+    if isinstance(fate, Accepted):
+        error = WorkError("DeadLettered", clean(reason)[:1000], "chiffon")
         condemn(cursor, task.task_id, error, owed=False, ttl=settings.idempotency_ttl)
 
 
@@ -159,8 +159,8 @@ def _remains(draft: Draft, ending: Ending, reader: Reader) -> NewTask:
             task_id=task_id,
             request_id=task_id,
             trace_id=ending.trace_id,
-            work_type=_UNREADABLE,
-            fingerprint=fingerprint(_UNREADABLE, None),
+            work_type=UNREADABLE,
+            fingerprint=fingerprint(UNREADABLE, None),
             canvas={"parent_id": ending.task_id},
             keyed=False,
             origin="canvas",

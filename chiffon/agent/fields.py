@@ -65,6 +65,16 @@ def canvas(headers: dict[str, Any], embed: Any) -> dict[str, Any]:
     return {name: value for name, value in found.items() if value is not None}
 
 
+def legible_canvas(headers: dict[str, Any], embed: Any) -> dict[str, Any]:
+    """As `canvas`, of a message that cannot be read: whatever does not fit is left out."""
+    parts = [({name: headers.get(name)}, None) for name in ("root_id", "parent_id", "group", "group_index")]
+    found: dict[str, Any] = {}
+    for named, embedded in [*parts, ({}, embed)]:
+        with suppress(InvalidInput, MalformedMessage):
+            found |= canvas(named, embedded)
+    return found
+
+
 def _is_size(value: Any) -> bool:
     """Whether the ledger can keep it as the number of a chord's parts, which need not be said."""
     return value is None or (type(value) is int and 0 <= value <= _MOST_PARTS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -10,12 +11,16 @@ from celery.utils.nodenames import default_nodename, host_format
 from kombu.exceptions import OperationalError
 
 from chiffon.agent.app import app
+from chiffon.bus.confirms import BLOCKED
 from chiffon.dispatch.find import find_agent
 from chiffon.domain.errors import AgentNotFound, ChiffonError
 from chiffon.ledger.connect import Ledger
 
 PATIENCE = 5.0
 """Seconds that the broker has to answer, and then the agent."""
+
+LIMIT = 20.0
+"""Seconds after which it is over for who has not answered, whatever keeps them."""
 
 
 @dataclass(frozen=True)
@@ -56,10 +61,41 @@ def _heartbeat(agent_id: str) -> Sign:
 
 
 def _answer(agent_id: str) -> Sign:
+    """Ask the agent over the broker; a broker that neither answers nor breaks off is not waited for."""
+    signs: list[Sign] = []
+    asking = threading.Thread(target=lambda: signs.append(_asked(agent_id)), daemon=True)
+    asking.start()
+    asking.join(LIMIT)
+    return signs[0] if signs else Sign(None, f"RabbitMQ has said nothing for {LIMIT:g} s")
+
+
+def _asked(agent_id: str) -> Sign:
+    blocked: list[str] = []
+    connection = app.connection_for_write(
+        connect_timeout=PATIENCE,
+        # A broker under an alarm takes no message, and confirms none. That it says, to whoever has sent it one.
+        transport_options={
+            "confirm_publish": False,
+            "read_timeout": 2 * PATIENCE,
+            "write_timeout": PATIENCE,
+            "on_blocked": blocked.append,
+        },
+    )
     try:
-        with app.connection_for_write(connect_timeout=PATIENCE) as connection:
-            connection.ensure_connection(max_retries=1, interval_start=0)
-            answers: list[Any] = app.control.ping([agent_id], PATIENCE, connection=connection, limit=1)
+        connection.ensure_connection(max_retries=1, interval_start=0)
+        answers = _mailbox(connection).call([agent_id], "ping", timeout=PATIENCE)
     except (OperationalError, OSError) as error:
-        return Sign(None, f"RabbitMQ does not answer: {error}")
+        connection.collect()  # a goodbye would wait for the broker
+        return Sign(None, BLOCKED if blocked else f"RabbitMQ does not answer: {error}")
+    if blocked:
+        connection.collect()
+        return Sign(None, BLOCKED)
+    connection.release()
     return Sign(bool(answers), f"{agent_id} {'answers' if answers else 'does not answer'} over the broker")
+
+
+def _mailbox(connection: Any) -> Any:
+    """Remote control over this connection; Celery's own asks over others, which wait for the broker's confirm."""
+    mailbox = app.control.mailbox(connection)
+    mailbox._producer_pool = None
+    return mailbox

@@ -5,6 +5,7 @@ Stock Celery acknowledges what it cannot decode, and so loses it, and ends the w
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -23,6 +24,7 @@ from chiffon.domain.idempotency import fingerprint
 from chiffon.domain.tasks import NewTask
 from chiffon.domain.values import canonical, parse
 from chiffon.domain.work import DEFAULT_QUEUE, WorkTypes
+from chiffon.ledger.condemn import UNREADABLE
 
 _JSON_TYPES = {"", "application/json", "text/json"}
 _ENCODINGS = {"", "utf-8", "utf8", "us-ascii", "ascii", "binary"}
@@ -75,6 +77,33 @@ class Reader:
         except InvalidInput as error:
             raise MalformedMessage(str(error)) from None
 
+    def remains(self, message: Any) -> NewTask | None:
+        """What can be said of the task that a message which cannot be read names; None if it names none.
+
+        Whatever that says it is, nobody may run it: its parameters are not known.
+        """
+        headers = message.headers
+        if not isinstance(headers, dict) or "task" not in headers or headers.get(DOORBELL) is not None:
+            return None
+        if (task_id := fields.id_or_none(headers.get("id"))) is None:
+            return None
+        canvas = fields.legible_canvas(headers, self._embedded(message, headers))
+        request_id, trace_id = task_id[: ids.MAX_REQUEST_ID], None
+        with suppress(MalformedMessage):
+            request_id = fields.request_id(headers.get("request_id"))
+        with suppress(MalformedMessage):
+            trace_id = fields.trace_id(headers.get("trace_id"), seed=canvas.get("root_id") or task_id)
+        return NewTask(
+            task_id=task_id,
+            request_id=request_id,
+            trace_id=trace_id or ids.new_trace_id(),
+            work_type=UNREADABLE,
+            fingerprint=fingerprint(UNREADABLE, None),
+            canvas=canvas,
+            keyed=False,
+            origin="message",
+        )
+
     def from_draft(self, draft: Draft, *, trace_id: str, parent: str) -> NewTask:
         """The task that a run's continuation is. Its parameters are validated when it is run.
 
@@ -94,6 +123,21 @@ class Reader:
         )
 
     def _body(self, message: Any, headers: dict[str, Any]) -> Any:
+        try:
+            return parse(self._bytes(message, headers).decode())
+        except UnicodeDecodeError as error:
+            raise MalformedMessage(f"the body is not UTF-8: {error.reason} at byte {error.start}") from None
+        except NotJson as error:
+            raise MalformedMessage(f"the body is {error}") from None
+
+    def _embedded(self, message: Any, headers: dict[str, Any]) -> Any:
+        """The third item of a body that may hold, in the others, what the ledger cannot keep; None if there is none."""
+        with suppress(MalformedMessage, ValueError, RecursionError):
+            value = json.loads(self._bytes(message, headers).decode())
+            return value[2] if isinstance(value, list) and len(value) == 3 else None
+        return None
+
+    def _bytes(self, message: Any, headers: dict[str, Any]) -> bytes:
         content_type = str(message.content_type or "").partition(";")[0].strip().lower()
         if content_type not in _JSON_TYPES:
             raise MalformedMessage(f"the content type is {message.content_type!r}: only application/json is work")
@@ -104,12 +148,7 @@ class Reader:
             body = bounded_decompress(body, compression, self.limit)
         if len(body) > self.limit:
             raise MalformedMessage(f"the body has {len(body)} bytes, more than CHIFFON_MAX_MESSAGE ({self.limit})")
-        try:
-            return parse(body.decode())
-        except UnicodeDecodeError as error:
-            raise MalformedMessage(f"the body is not UTF-8: {error.reason} at byte {error.start}") from None
-        except NotJson as error:
-            raise MalformedMessage(f"the body is {error}") from None
+        return body
 
     def _enveloped(self, message: Any, value: Any) -> Direct:
         envelope = parse_envelope(value)

@@ -12,7 +12,7 @@ from chiffon.agent.clerk import Clerk
 from chiffon.agent.commands import Condemned, Hopeless, Offer, Refused
 from chiffon.agent.delivery import Delivery
 from chiffon.agent.intake import Intake, What
-from chiffon.agent.reading import Doorbell, Reader, Unrunnable
+from chiffon.agent.reading import Direct, Doorbell, Reader, Unrunnable
 from chiffon.agent.runs import Runs
 from chiffon.agent.traffic import Traffic
 from chiffon.domain.errors import MalformedMessage
@@ -86,7 +86,7 @@ class Reception:
                 why = f"no agent has known {claim.work_type} for {self._unknown_after:g} s"
                 self._guarded(self._runs.condemn, delivery, claim, why)
             case Refused():
-                self._refuse(delivery, str(fate))
+                self._refuse(delivery, str(fate), what.task if isinstance(what, Direct) else None)
             case Absent() if isinstance(what, Doorbell):
                 self._refuse(delivery, f"it rings for task {what.task_id}, which the ledger does not have")
             case _:
@@ -104,6 +104,7 @@ class Reception:
 
     def _refuse(self, delivery: Delivery, reason: str, task: NewTask | None = None) -> None:
         """Dead-letter a delivery; if it names a task, whoever waits for that is told."""
+        task = task or self._remains(delivery.message)
         reason = reason[:1000]  # it may quote what came
         message = delivery.message
         log.error(
@@ -118,3 +119,10 @@ class Reception:
         if task is not None:
             self._clerk.tell(Condemned(task, reason))
         delivery.dead_letter()
+
+    def _remains(self, message: Any) -> NewTask | None:
+        try:
+            return self._reader.remains(message)
+        except Exception:  # it may be anything
+            log.exception("message_unreadable")
+            return None

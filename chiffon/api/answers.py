@@ -203,7 +203,7 @@ class Letter(Answer):
     copies: int = Field(description="How often it lies there, as far as this page reads.")
     headers: dict[str, Any]
     properties: dict[str, Any]
-    body: str = Field(description="As it was published.")
+    body: str = Field(description="As it was published; a doorbell says nothing of a large task.")
     body_encoding: str = Field(description="text (UTF-8) or base64.")
     first_death_at: Moment | None
     died_at: Moment | None

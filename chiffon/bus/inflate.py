@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from kombu import message as kombu_message
 
 from chiffon.bus.frames import UNREADABLE
+from chiffon.bus.letters import DOORBELL
 from chiffon.domain.errors import MalformedMessage
 
 
@@ -72,7 +73,8 @@ def message_factory(channel: Any, limit: int) -> Callable[[Any], RawMessage]:
     """What replaces ``channel.message_to_python`` (kombu's): it never raises, and leaves the body as it arrived.
 
     ``limit``: bytes of a body as it arrived; a larger one, and a message whose properties could not be read, has a
-    MalformedMessage in ``errors``, so that kombu's consumer hands it to ``on_decode_error``.
+    MalformedMessage in ``errors``, so that kombu's consumer hands it to ``on_decode_error``. A doorbell's body may have
+    any size: it is not read.
     """
     channel.auto_decode = False  # py-amqp would turn the body to text by whatever codec its sender named
 
@@ -102,7 +104,7 @@ class RawMessage(kombu_message.Message):
         self.errors: list[Any] = []
         if UNREADABLE in self.headers:
             self._refuse(f"its properties cannot be read: {self.headers[UNREADABLE]}")
-        elif len(body) > limit:
+        elif len(body) > limit and self.headers.get(DOORBELL) is None:
             self._refuse(f"its body of {len(body)} bytes is larger than {limit}")
 
     def _refuse(self, why: str) -> None:

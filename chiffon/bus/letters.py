@@ -22,11 +22,18 @@ DOORBELL = "chiffon_doorbell"
 REASON, DIED_AT, QUEUE = "chiffon_reason", "chiffon_died_at", "chiffon_queue"
 """The headers of a dead letter that was published, not rejected: why, when (UTC), and which queue its task came by."""
 
+LARGEST_BODY = 65_536
+"""Bytes of a doorbell's body, at most. A larger one is left empty: nobody reads it, for what runs is the row, and a row
+may hold more than an agent, or the broker, takes for a message.
+"""
+
 PERSISTENT = 2
 _AS_JSON = json.JSONEncoder(ensure_ascii=False)
+_NOTHING_EMBEDDED = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
+_EMPTY_BODY = _AS_JSON.encode([[], {}, _NOTHING_EMBEDDED]).encode()
 _SHORT = 255  # bytes of an AMQP short string: a task id of 255 characters may be longer
 _FEW = 64  # members, characters and bits that are soon shown
-_REPR_SIZE = 1024  # characters, as Celery's own `argsrepr_maxsize`
+_REPR_SIZE = 1024  # characters of what is only shown, as Celery's own `argsrepr_maxsize`
 
 
 def is_short(text: str) -> bool:
@@ -55,7 +62,8 @@ class Doorbell(NamedTuple):
     """One ring of a task of the ledger.
 
     ``embed`` is the third item of a protocol 2 body (callbacks, errbacks, chain, chord). ``headers``: further ones,
-    such as ``group_index`` or ``timelimit``; what names this task and this ring stays as it is here.
+    such as ``group_index`` or ``timelimit``; what names this task and this ring stays as it is here. Where they come
+    in they are held to what fits a frame.
     """
 
     task_id: str
@@ -85,8 +93,9 @@ class Doorbell(NamedTuple):
         return Letter(WORK_EXCHANGE, self.queue, Message(self.message_id, self._body(), headers, self._properties()))
 
     def _body(self) -> bytes:
-        embed = {"callbacks": None, "errbacks": None, "chain": None, "chord": None} | dict(self.embed or {})
-        return _AS_JSON.encode([self.arguments, dict(self.parameters), embed]).encode()
+        embed = _NOTHING_EMBEDDED | dict(self.embed or {})
+        body = _AS_JSON.encode([self.arguments, dict(self.parameters), embed]).encode()
+        return body if len(body) <= LARGEST_BODY else _EMPTY_BODY
 
     def _properties(self) -> dict[str, Any]:
         properties = {
@@ -129,10 +138,11 @@ def dead_letter_for(
 ) -> Letter:
     """The letter that pays a task's debt to `dlx_queue` when nobody holds its message.
 
-    ``died_at``: aware; AMQP keeps seconds. Paid twice, it has the same ``message_id`` twice.
+    ``reason``: its beginning is said, for headers must fit a frame; the row has it all. ``died_at``: aware; AMQP keeps
+    seconds. Paid twice, it has the same ``message_id`` twice.
     """
     rung = doorbell.letter(secret).message
-    headers = dict(rung.headers) | {REASON: reason, QUEUE: doorbell.queue}
+    headers = dict(rung.headers) | {REASON: reason[:_REPR_SIZE], QUEUE: doorbell.queue}
     if died_at is not None:
         headers[DIED_AT] = died_at.astimezone(UTC)
     message_id = derived_id("dead", doorbell.task_id, str(doorbell.ring_no))

@@ -21,6 +21,7 @@ from chiffon.domain.errors import TaskNotFound, WrongState
 from chiffon.domain.states import REPLAYABLE
 from chiffon.domain.work import registry
 from chiffon.ledger import control
+from chiffon.ledger.condemn import is_unread
 from chiffon.ledger.connect import Ledger
 from chiffon.ledger.hands import DEAD_LETTERS, one_hand
 
@@ -122,8 +123,9 @@ def replay_letters(
 ) -> Handled:
     """Have the work of the chosen letters done again.
 
-    A letter of a task of the ledger: the task's step to `pending` is committed before the letter goes. Any other is
-    published again, and goes once the broker has confirmed. ``body``: a mended one to publish instead.
+    A letter of a task of the ledger: the task's step to `pending` is committed before the letter goes. Any other, and
+    one that could not be read, is published again, and goes once the broker has confirmed. ``body``: a mended one to
+    publish instead.
 
     Raises:
         BrokerUnavailable, LedgerUnavailable, Busy: as `look`; each letter was either replayed or stays.
@@ -158,8 +160,7 @@ class _ReplayingHand:
         """What is done with the letter."""
         self.met.append(letter.id)
         task_id = task_of(letter)
-        status = self._status(task_id) if task_id else None
-        if task_id is None or (status is None and not letter.doorbell):
+        if task_id is None or (not letter.doorbell and not self._is_known(task_id)):
             return Republished.of(letter.again(self._body))
         if self._body is not None:
             return self._keep(letter, f"its parameters are those of task {task_id} in the ledger: dispatch it anew")
@@ -180,6 +181,11 @@ class _ReplayingHand:
         with self._ledger.transaction() as cursor:
             found = control.status(cursor, task_id)
         return found[0] if found else None
+
+    def _is_known(self, task_id: str) -> bool:
+        """Whether the ledger has more of a task than that its message could not be read."""
+        with self._ledger.transaction() as cursor:
+            return control.status(cursor, task_id) is not None and not is_unread(cursor, task_id)
 
     def _keep(self, letter: DeadLetter, why: str) -> Verdict:
         self.kept.append(Kept(letter.id, why))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from chiffon.domain.errors import TaskNotFound, WrongState
 from chiffon.domain.tasks import Ring
 from chiffon.ledger import control
+from chiffon.ledger.condemn import UNREADABLE
 from chiffon.ledger.connect import Ledger
 
 
@@ -13,12 +14,17 @@ def replay(ledger: Ledger, task_id: str, *, lease: float) -> Ring:
 
     Raises:
         TaskNotFound: there is none.
-        WrongState: it is no replayable end, or its request_id has been taken by another task since.
+        WrongState: it is no replayable end, its request_id has been taken by another task since, or its message could
+            not be read, so that nobody knows what it was to do.
         LedgerUnavailable: nothing is known to have happened.
     """
     with ledger.transaction() as cursor:
         ring = control.replay(cursor, task_id, lease=lease)
         if ring is not None:
+            if ring.work_type == UNREADABLE:
+                raise WrongState(
+                    f"what task {task_id} was to do could not be read: mend and replay its dead letter instead"
+                )
             if not control.take_key_again(cursor, task_id):
                 raise WrongState(
                     f"the request_id of task {task_id} belongs to another task, which GET /tasks?request_id=... shows: "

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
+
+import psycopg2
 
 from chiffon.domain.tasks import Acceptance, Accepted, Duplicate, IdTaken, KeyReused, NewTask
 from chiffon.domain.values import compact
@@ -163,12 +166,13 @@ def accept_many(cursor: Cursor, tasks: Sequence[NewTask], *, lease: float) -> tu
 
 
 def accept_inside(cursor: Cursor, tasks: Sequence[NewTask], *, lease: float) -> tuple[list[Acceptance], set[str]]:
-    """As `accept`, in a transaction that has done other things too: a lost race undoes only this."""
+    """As `accept`, in a transaction that has done other things too: whatever it raises, only this is undone."""
     cursor.execute("SAVEPOINT chiffon_accept")
     try:
         found = accept(cursor, tasks, lease=lease)
-    except LostRace:
-        cursor.execute("ROLLBACK TO SAVEPOINT chiffon_accept")
+    except BaseException:  # else its caller might commit a key that no task has
+        with suppress(psycopg2.Error):  # it is what went wrong first that counts
+            cursor.execute("ROLLBACK TO SAVEPOINT chiffon_accept")
         raise
     cursor.execute("RELEASE SAVEPOINT chiffon_accept")
     return found

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import Any, TypeAlias
 
 import psycopg2
+import psycopg2.extensions
 from sqlalchemy import Connection, Engine, create_engine
 from sqlalchemy.exc import InvalidatePoolError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -203,7 +204,7 @@ def on_connection(connection: Any) -> Iterator[Cursor]:
         connection.begin()  # SQLAlchemy does not see what its cursor does, and would find nothing to commit
     fairy = getattr(connection, "connection", connection)
     raw = getattr(fairy, "dbapi_connection", fairy)
-    with raw.cursor() as cursor:
+    with raw.cursor(cursor_factory=psycopg2.extensions.cursor) as cursor:  # the caller's own may make no tuples of rows
         yield cursor
 
 

@@ -33,9 +33,12 @@ _ASK_EVERY = 0.1
 
 _SCRIPTS = Path(__file__).parent / "migrations"
 
+_IS_OURS = " AND ".join(f"to_regclass('{table}') IS NOT NULL" for table in ("tasks", "executions", "request_keys"))
+"""Whether a ledger's tables are there. Others number their revisions, too, and keep them where Alembic does."""
+
 
 class NoSuchRevision(ChiffonError):
-    """There is no way from where the ledger stands to the revision that was asked for."""
+    """There is no way from where the database stands to the revision that was asked for."""
 
 
 class NotPermitted(ChiffonError):
@@ -75,7 +78,7 @@ def upgrade(url: str, revision: str = "head") -> None:
 
 
 def make_if_empty(url: str) -> None:
-    """Give a database that has no schema of ours the newest, and leave every other as it is. Raises LedgerUnavailable.
+    """Give a database that has no schema the newest, and leave every other as it is. Raises as `status` does.
 
     Two at once are no harm: the second waits, and finds the work done.
     """
@@ -89,9 +92,12 @@ def downgrade(url: str, revision: str = "base") -> None:
 
 
 def status(url: str) -> Status:
-    """Where the ledger at ``url`` stands. Raises LedgerUnavailable."""
+    """Where the ledger at ``url`` stands. Raises LedgerUnavailable; NoSuchRevision for another program's database."""
     with _connected(url) as connection:
         current = MigrationContext.configure(connection).get_current_revision()
+        is_ours = connection.execute(text(f"SELECT {_IS_OURS}")).scalar_one()
+    if current is not None and not is_ours:
+        raise NoSuchRevision(_another_programs(current))
     return Status(current, head())
 
 
@@ -100,11 +106,14 @@ def require_current(cursor: Cursor) -> None:
 
     A newer one will do: migrations come before the code that needs them, and take nothing from the release before.
     """
-    cursor.execute("SELECT to_regclass('alembic_version') IS NOT NULL")
-    if not cursor.fetchone()[0]:
+    cursor.execute(f"SELECT to_regclass('alembic_version') IS NOT NULL, {_IS_OURS}")
+    has_revision, is_ours = cursor.fetchone()
+    if not has_revision:
         raise SchemaBehind("the ledger has no tables yet: run `chiffon db upgrade`")
     cursor.execute("SELECT version_num FROM alembic_version")
     row = cursor.fetchone()
+    if row and not is_ours:
+        raise SchemaBehind(_another_programs(row[0]))
     found = Status(row[0] if row else None, head())
     if found.is_behind:
         raise SchemaBehind(
@@ -118,6 +127,13 @@ def require_current(cursor: Cursor) -> None:
 def head() -> str:
     """The newest revision that this code has."""
     return _revisions(_SCRIPTS)[0]
+
+
+def _another_programs(revision: str) -> str:
+    return (
+        f"the database belongs to another program, whose schema is at {revision}: "
+        "give the ledger one of its own, and name it in CHIFFON_DATABASE_URL"
+    )
 
 
 @cache
@@ -137,6 +153,7 @@ def _say_ahead(status: Status) -> None:
 
 def _run(url: str, step: Callable[[Config], None]) -> None:
     config = _config()
+    status(url)  # nothing of another program's is touched
     with _alone(url), _connected(url) as connection:
         config.attributes["connection"] = connection
         try:

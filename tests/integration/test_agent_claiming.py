@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,12 +15,13 @@ from chiffon.agent.life import Identity, Life
 from chiffon.agent.reading import Direct, Doorbell, Reader
 from chiffon.config import Settings
 from chiffon.domain.states import State
-from chiffon.domain.tasks import Claim, NewTask
+from chiffon.domain.tasks import Claim, NewTask, Settled
 from chiffon.domain.work import registry
 from chiffon.ledger.accept import accept
 from chiffon.ledger.connect import Cursor
 from tests.bench import Bench
 from tests.builders import new_task
+from tests.deliveries import native
 
 TROUBLE = """
 CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -94,3 +96,57 @@ def test_what_postgres_refuses_for_its_data_is_refused(bench: Bench, claimer: Cl
     refuse(bench, direct.task_id, "22000")
     ((_, fate),) = claimer.claim([Offer(Direct(direct), lambda fate: None)])
     assert isinstance(fate, Refused)
+
+
+def unread(task_id: str) -> NewTask:
+    """What the reader makes of a message that it cannot read."""
+    task = Reader(registry, {}, 1_000).remains(replace(native(id=task_id), body=b"{"))
+    assert task is not None
+    return task
+
+
+def condemn(bench: Bench, task: NewTask) -> None:
+    """Write down that nobody can run it."""
+    with bench.transaction() as cursor:
+        continuations.bear_condemned(cursor, task, "no \ud800, no \x00", Settings())
+
+
+@pytest.mark.parametrize("state", [State.PENDING, State.RUNNING, State.COMPLETED])
+def test_a_message_that_cannot_be_read_ends_no_task_that_is_there(bench: Bench, state: State) -> None:
+    task_id = bench.task_in(state)
+    before = bench.row(task_id)
+    condemn(bench, unread(task_id))
+    assert bench.row(task_id) == before
+
+
+def test_what_could_not_be_read_is_told_with_its_reason(bench: Bench) -> None:
+    condemn(bench, unread("unread"))
+    assert bench.status("unread") == "dead_lettered"
+    assert (bench.result("unread") or ("",))[0] == "FAILURE"
+
+
+def test_what_nobody_can_run_is_told_though_its_key_is_another_tasks(bench: Bench) -> None:
+    bench.born(request_id="taken")
+    task = new_task(request_id="taken", parameters={"input": "another"})
+    condemn(bench, task)
+    assert bench.status(task.task_id) == "dead_lettered"
+
+
+@pytest.mark.parametrize("keyed", [False, True])
+def test_a_message_that_can_be_read_takes_the_place_of_one_that_could_not(
+    bench: Bench, claimer: Claimer, keyed: bool
+) -> None:
+    task = new_task(keyed=keyed, origin="message")
+    condemn(bench, unread(task.task_id))
+    [(_, claim)] = claimer.claim([Offer(Direct(task), lambda fate: None)])
+    assert isinstance(claim, Claim)
+    assert claim.parameters == task.parameters
+    assert bench.result(task.task_id) is None
+
+
+@pytest.mark.parametrize("keyed", [False, True])
+def test_a_message_takes_no_other_tasks_place(bench: Bench, claimer: Claimer, keyed: bool) -> None:
+    task = new_task(keyed=keyed, origin="message")
+    condemn(bench, task)
+    [(_, fate)] = claimer.claim([Offer(Direct(task), lambda fate: None)])
+    assert fate == Settled(task.task_id, "dead_lettered")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 from collections.abc import Iterator
 from datetime import datetime
@@ -14,14 +15,17 @@ from uuid import uuid4
 import amqp
 import pytest
 
+from chiffon.agent.continuations import bear_condemned
 from chiffon.bus.dead_letters import look
 from chiffon.bus.letters import DOORBELL, dead_letter_for
 from chiffon.config import Settings
 from chiffon.domain.errors import Busy
+from chiffon.ledger.condemn import UNREADABLE
 from chiffon.ledger.connect import Ledger
 from chiffon.ledger.hands import DEAD_LETTERS, one_hand
 from tests.api import DocumentedClient, api, problem
 from tests.bells import bare_channel, bell
+from tests.builders import new_task
 from tests.e2e.waiting import eventually
 from tests.hand_agent import HandAgent
 
@@ -202,6 +206,27 @@ def test_a_letter_of_a_task_cannot_be_mended(client: DocumentedClient, channel: 
     letter = letter_of(client, channel, failed(client, agent))
     [kept] = post(client, "replay", ids=[letter], body={})["kept"]
     assert "dispatch it anew" in kept["why"]
+
+
+def test_a_letter_that_could_not_be_read_is_mended_although_its_task_is_there(
+    client: DocumentedClient, channel: Any, ledger_url: str
+) -> None:
+    task_id = str(uuid4())
+    unread = new_task(task_id=task_id, work_type=UNREADABLE, parameters={}, keyed=False, origin="message")
+    ledger = Ledger(Settings(database_url=ledger_url).database_url)
+    with contextlib.closing(ledger), ledger.transaction() as cursor:
+        bear_condemned(cursor, unread, "its body is no JSON", Settings())
+    reject(channel, b"{", application_headers={"id": task_id, "task": "echo"})
+    assert client.post(f"/tasks/{task_id}/replay").status_code == 409, "nobody knows what it was to do"
+    mended = [[], {"input": 1}, {}]
+    assert counts(post(client, "replay", filter={"task_id": task_id}, body=None)) == {"replayed": 1}
+    message = eventually("the message as it was", lambda: channel.basic_get("work_queue"))
+    channel.basic_reject(message.delivery_tag, requeue=False)
+    [letter] = eventually("it to be back", lambda: get(client, "/dead-letters"))
+    assert counts(post(client, "replay", ids=[letter["id"]], body=mended)) == {"replayed": 1}
+    message = eventually("the mended message", lambda: channel.basic_get("work_queue", no_ack=True))
+    assert json.loads(message.body) == mended
+    assert message.application_headers["id"] == task_id
 
 
 def test_a_dry_run_only_counts(client: DocumentedClient, channel: Any) -> None:

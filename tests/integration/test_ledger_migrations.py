@@ -240,6 +240,28 @@ def test_a_release_that_is_rolled_back_leaves_the_newer_schema_as_it_is(ledger_u
     assert migrate.status(url).current == NEXT
 
 
+@pytest.mark.parametrize("revision", ["4f2c9a1b7d3e", "0001", "0003"])
+def test_a_database_of_another_program_is_named_as_one_and_left_as_it_is(url: str, revision: str) -> None:
+    with connected(url) as connection:
+        connection.exec_driver_sql("CREATE TABLE alembic_version (version_num varchar(32) PRIMARY KEY)")
+        connection.exec_driver_sql(f"INSERT INTO alembic_version VALUES ('{revision}')")
+        connection.exec_driver_sql("CREATE TABLE tasks (id int)")
+        connection.commit()
+    told = f"belongs to another program, whose schema is at {revision}"
+    for step in (migrate.upgrade, migrate.downgrade, migrate.status, migrate.make_if_empty):
+        with pytest.raises(migrate.NoSuchRevision, match=told):
+            step(url)
+    for command in ("upgrade", "current"):
+        result = CliRunner(env={"CHIFFON_DATABASE_URL": url}).invoke(main, ["db", command])
+        assert result.exit_code != 0
+        assert told in result.stderr
+    ledger = Ledger(url)
+    with pytest.raises(SchemaBehind, match=told), ledger.transaction() as cursor:
+        migrate.require_current(cursor)
+    ledger.close()
+    assert tables(url) == {"alembic_version", "tasks"}
+
+
 def begun(life: Life) -> dict[str, set[tuple[str, int]]]:
     """What a life that begins again still has; nothing while its old session still holds the lock."""
     try:

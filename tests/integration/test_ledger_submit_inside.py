@@ -8,6 +8,7 @@ from typing import Any
 
 import psycopg2
 import pytest
+from psycopg2.extras import DictCursor, NamedTupleCursor, RealDictCursor
 from sqlalchemy import Connection, create_engine, text
 
 from chiffon import submit, work
@@ -199,3 +200,28 @@ def test_a_race_that_is_lost_leaves_the_callers_transaction_usable(
         after = submit(connection, "inside.echo", {"input": 3})
         connection.commit()
     assert {task_id for (task_id,) in bench.sql("SELECT task_id FROM tasks")} == {mine.task_id, after}
+
+
+@pytest.mark.parametrize("factory", [RealDictCursor, DictCursor, NamedTupleCursor])
+def test_the_callers_own_kind_of_cursor_is_nothing_to_it(bench: Bench, factory: Any) -> None:
+    url = bench.url.replace("+psycopg2", "")
+    with contextlib.closing(psycopg2.connect(url, cursor_factory=factory)) as connection:
+        first = submit(connection, "inside.echo", {"input": 1}, request_id="r")
+        assert submit(connection, "inside.echo", {"input": 1}, request_id="r") == first
+        connection.commit()
+    assert bench.sql("SELECT task_id FROM tasks") == [(first,)]
+
+
+@KINDS
+def test_whatever_goes_wrong_leaves_no_key_without_a_task(bench: Bench, connected: Connected) -> None:
+    bench.sql(
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'no'; END $$;"
+        "CREATE TRIGGER refuse BEFORE INSERT ON tasks FOR EACH ROW EXECUTE FUNCTION refuse()"
+    )
+    with connected(bench.url) as connection:
+        execute(connection, "SELECT set_config('application_name', 'shop', false)")
+        with pytest.raises(psycopg2.Error):
+            submit(connection, "inside.echo", {"input": 1}, request_id="r")
+        assert execute(connection, "SELECT current_setting('application_name')") == "shop"
+        connection.commit()
+    assert bench.sql("SELECT request_id FROM request_keys") == []

@@ -159,6 +159,13 @@ def test_on_interval_is_called_while_it_waits_and_may_end_it(running: Running) -
         running.client.backend.wait_for("never", timeout=PATIENCE, interval=0.05, on_interval=count)
 
 
+def test_an_interval_of_nothing_keeps_no_processor_busy(running: Running) -> None:
+    calls: list[None] = []
+    with pytest.raises(CeleryTimeout):
+        running.client.backend.wait_for("never", timeout=0.5, interval=0, on_interval=lambda: calls.append(None))
+    assert 1 <= len(calls) <= 10
+
+
 def test_every_waiter_is_woken_with_its_own(running: Running) -> None:
     results = [plain.same.s(n).set(countdown=0.2) for n in range(20)]
     found: dict[int, Any] = {}

@@ -44,6 +44,16 @@ def test_a_chord_hands_on_what_its_header_returned(client: Celery, size: int) ->
     assert doubled.get(timeout=PATIENCE) == [2 * n for n in range(size)]
 
 
+def test_a_long_chain_in_a_header_and_in_a_group_that_is_saved(client: Celery) -> None:
+    steps = chain(plain.add.s(0, 0), *(plain.add.s(1) for _ in range(59)))
+    assert chord([steps, plain.add.s(1, 1)], plain.same.s())().get(timeout=PATIENCE) == [59, 2]
+    together = group(steps, plain.add.s(1, 1))()
+    together.save()
+    restored = client.GroupResult.restore(together.id)
+    assert restored.get(timeout=PATIENCE) == [59, 2]
+    assert restored[0].parent.parent.get(timeout=PATIENCE) == 57
+
+
 def test_a_chord_in_a_chord(client: Celery) -> None:
     inner = [chord([plain.add.s(n, n) for n in range(3)], plain.total.s()) for _ in range(3)]
     assert chord(inner, plain.same.s())().get(timeout=PATIENCE) == [6, 6, 6]

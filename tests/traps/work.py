@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from celery import shared_task
+from celery import chain, chord, shared_task, signature
 
 from chiffon import WorkContext, work
 from tests.traps import deeds
@@ -33,3 +33,10 @@ def twice(self: Any, path: str) -> None:
     deeds.sign(path, self.request.id, self.request.get("tenant"))
     if not self.request.retries:
         raise self.retry(countdown=0)
+
+
+@shared_task(name="trap.send_chain")
+def send_chain(length: int) -> str:
+    """Call a chord that has a chain in its header; the id of its body."""
+    steps = chain(signature("echo", args=(number,), immutable=True) for number in range(length))
+    return str(chord([steps, signature("echo", args=("beside",))], signature("echo")).apply_async().id)

@@ -16,7 +16,7 @@ from chiffon.agent.reading import Reader, Unrunnable
 from chiffon.agent.run import Draft
 from chiffon.bus.letters import DOORBELL
 from chiffon.domain.errors import MalformedMessage
-from tests.deliveries import Delivery, encoded, enveloped, native
+from tests.deliveries import TRACE, Delivery, encoded, enveloped, native
 from tests.unit.test_agent_reading import TYPES
 
 READER = Reader(TYPES, {"celery.add": object()}, limit=10_000)
@@ -222,6 +222,27 @@ def test_a_message_that_nobody_can_run_keeps_its_task_for_whoever_waits(delivery
     assert told in str(caught.value)
     assert caught.value.task.task_id
     assert len(caught.value.task.fingerprint) == 64
+
+
+def test_what_remains_of_a_message_is_its_place_in_the_canvas() -> None:
+    chord = {"task": "body", "chord_size": 2}
+    message = native([math.nan], embed={"chord": chord}, root_id="root", group="group", group_index=3, parent_id=7)
+    found = READER.remains(replace(message, headers=message.headers | {"trace_id": TRACE, "request_id": "r"}))
+    assert found is not None
+    assert (found.task_id, found.request_id, found.trace_id) == ("task-1", "r", TRACE)
+    assert found.canvas == {
+        "root_id": "root", "group": "group", "headers": {"group_index": 3}, "embed": {"chord": chord}
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "body", [b"{", b"\xff", b"[" * 5000, b"[1, 2]", b'[1, 2, {"chord": "\\u0000"}]', b"[1, 2, NaN]"]
+)
+def test_what_cannot_be_kept_of_a_canvas_does_not_remain(body: bytes) -> None:
+    odd = {"root_id": [], "group": "\x00", "trace_id": 7, "request_id": {}, "group_index": math.nan}
+    found = READER.remains(replace(native(**odd), body=body))
+    assert found is not None
+    assert (found.canvas, found.request_id, len(found.trace_id)) == ({}, "task-1", 32)
 
 
 DRAFT = Draft({"id": "next", "task": "echo"}, [], {"input": 1}, {}, priority=None, routing_key=None)

@@ -14,6 +14,7 @@ from kombu import compression
 
 from chiffon.bus.frames import UNREADABLE
 from chiffon.bus.inflate import bounded_decompress, message_factory
+from chiffon.bus.letters import DOORBELL
 from chiffon.domain.errors import MalformedMessage
 
 KOMBUS = sorted(set(compression.encoders()) | set(compression._aliases))
@@ -104,6 +105,11 @@ def test_a_body_over_the_limit_is_an_error_of_the_message_not_of_the_reader(chan
     message = message_factory(channel, 10)(received(b"x" * 11))
     with pytest.raises(MalformedMessage, match="11 bytes is larger than 10"):
         message._reraise_error()
+
+
+def test_a_doorbell_of_any_size_is_heard(channel: SimpleNamespace) -> None:
+    message = message_factory(channel, 10)(received(b"x" * 11, application_headers={DOORBELL: 1}))
+    assert message.errors == []
 
 
 def test_properties_that_could_not_be_read_are_an_error_of_the_message(channel: SimpleNamespace) -> None:

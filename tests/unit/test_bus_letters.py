@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime, timedelta, timezone
 
+import pytest
 from celery import Celery
 
 from chiffon.bus.letters import dead_letter_for
+from chiffon.bus.sealing import seal
 from tests.bells import bell
 
 OWN = {"request_id", "trace_id", "ring_no", "chiffon_doorbell"}
@@ -77,6 +79,21 @@ def test_what_is_shown_of_large_parameters_is_short() -> None:
     assert len(bell(parameters=large).letter().message.headers["kwargsrepr"]) <= 1024
 
 
+@pytest.mark.parametrize("part", ["arguments", "parameters", "embed"])
+def test_what_a_large_task_says_is_left_to_its_row(part: str) -> None:
+    large = {"arguments": ["x" * 40_000] * 2, "parameters": {"input": "ü" * 40_000}, "embed": {"chain": ["x" * 70_000]}}
+    for letter in (bell(**{part: large[part]}).letter(), dead_letter_for(bell(**{part: large[part]}), "x")):
+        arguments, parameters, embed = json.loads(letter.message.body)
+        assert (arguments, parameters) == ([], {})
+        assert embed == {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
+        assert letter.message.headers["id"] == "task-0"
+
+
+def test_what_is_not_so_large_is_said() -> None:
+    parameters = {"input": "x" * 65_000}
+    assert json.loads(bell(parameters=parameters).letter().message.body)[1] == parameters
+
+
 def test_a_task_id_too_long_for_a_property_is_left_to_the_headers() -> None:
     message = bell(task_id="ü" * 255).letter().message
     assert "correlation_id" not in message.properties
@@ -91,6 +108,12 @@ def test_a_dead_letter_is_the_doorbell_with_its_reason_on_the_dead_letter_exchan
     assert letter.message.headers["chiffon_reason"] == "crashed 3 times"
     assert letter.message.headers["chiffon_queue"] == "work_queue.gpu"
     assert letter.message.headers["chiffon_died_at"] == datetime(2026, 5, 4, 1, 2, 1, tzinfo=UTC)
+
+
+def test_a_reason_of_any_length_fits_the_letters_headers() -> None:
+    letter = dead_letter_for(bell(), "ü" * 200_000)
+    assert letter.message.headers["chiffon_reason"] == "ü" * 1024
+    assert seal(letter, channel=1, frame_max=131_072)
 
 
 def test_a_debt_paid_twice_can_be_known_by_its_message_id() -> None:

@@ -180,6 +180,13 @@ def test_the_example_has_every_setting_with_its_default_and_a_reason() -> None:
     assert given == Settings(), "a default in .env.example is not the one of chiffon/config.py"
 
 
+def test_the_example_names_the_urls_that_compose_sets() -> None:
+    text = (REPOSITORY / ".env.example").read_text()
+    [sentence] = re.findall(r"docker-compose.yml sets (.+?) by itself", text)
+    environment = SERVICES["worker"]["environment"]
+    assert set(re.findall(r"CHIFFON_\w+", sentence)) == {n for n, said in environment.items() if said and "://" in said}
+
+
 def test_the_example_explains_each_variable_before_it_names_it() -> None:
     lines = (REPOSITORY / ".env.example").read_text().splitlines()
     for above, line in itertools.pairwise(lines):

@@ -7,16 +7,20 @@ import decimal
 import pickle
 import uuid
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from celery import Celery
+from celery.backends.base import DisabledBackend
 from celery.exceptions import ImproperlyConfigured
+from celery.result import AsyncResult, GroupResult, result_from_tuple
 from kombu.exceptions import EncodeError
 
 from chiffon.agent.backend import PostgresBackend
-from chiffon.agent.backend_values import decoded, encodable, encoded, encoded_members
+from chiffon.agent.backend_values import decoded, encodable, encoded, encoded_members, tree_of
 from chiffon.config import settings
+from tests.claimed import app
 
 URL = "postgresql://kim:secret@db.example:5433/results"
 
@@ -123,3 +127,32 @@ def test_what_accompanies_a_result_is_put_into_words_rather_than_refused() -> No
         "retries": 1,
     }
     assert encoded_members({}) is None
+
+
+def chained(length: int, **above: Any) -> AsyncResult:
+    """The result of the last task of a chain."""
+    result = AsyncResult("task-0", backend=DisabledBackend(Celery(set_as_current=False)), **above)
+    for number in range(1, length):
+        result = AsyncResult(f"task-{number}", backend=result.backend, parent=result)
+    return result
+
+
+def test_a_short_chain_is_kept_as_celery_writes_it() -> None:
+    group = GroupResult("group", [chained(3), chained(20)], parent=chained(10))
+    assert tree_of(group) == group.as_tuple()
+
+
+@pytest.mark.parametrize("length", [60, 500])
+def test_of_a_long_chain_the_last_parents_are_kept(length: int) -> None:
+    last = chained(length)
+    for result in (last, GroupResult("g", [last], parent=last), GroupResult("g", [GroupResult("h", [last])])):
+        assert encoded(tree_of(result))
+    found = result_from_tuple(decoded(encoded(tree_of(last))), Celery(set_as_current=False))
+    for number in range(length - 1, length - 30, -1):
+        assert found.id == f"task-{number}"
+        found = found.parent
+
+
+def test_the_children_of_a_run_are_kept_with_a_long_chain_among_them() -> None:
+    request = SimpleNamespace(children=[chained(60)])
+    assert [found[0][0] for found in decoded(app().backend._children(request))] == ["task-59"]
