@@ -48,6 +48,9 @@ AT_ONCE = 64
 TICK = 0.5
 """Seconds between two looks at what needs no command: heartbeats, cancellations."""
 
+AGAIN_AFTER, AGAIN_AT_MOST = 0.05, 1.0
+"""Seconds until the ledger is tried again: at first, for an agent without its lock is soon taken for dead; at last."""
+
 DEFER = 5.0
 """Seconds until an offer is tried again whose row somebody else was holding."""
 
@@ -55,8 +58,7 @@ DEFER = 5.0
 class Clerk:
     """Takes commands from any thread, and answers on the event loop. ``life``: the agent's, for it to use.
 
-    ``mark_after``: seconds after which a run that goes on is worth a note that it has begun. 0 where the work shares
-    its process with the agent, and may end both: there it is worth it at once.
+    ``mark_after``: seconds after which a run is worth a note that it has begun; 0 where it may end the agent, too.
     """
 
     def __init__(
@@ -109,15 +111,18 @@ class Clerk:
         return not self._thread.is_alive()
 
     def _run(self) -> None:
+        pause = AGAIN_AFTER
         while not (self._stopping.is_set() and self._idle()):
             try:
                 self._collect()
                 if not self.life.alive:
                     self._come_to_life()
                 self._work()
+                pause = AGAIN_AFTER
             except (LedgerUnavailable, SchemaBehind) as error:
                 log.warning("agent_waits_for_ledger", reason=str(error), finished=len(self._finished))
-                time.sleep(TICK)
+                time.sleep(pause)
+                pause = min(2 * pause, AGAIN_AT_MOST)
             except Exception:  # nothing on the wire or in the ledger may end the agent
                 log.exception("clerk_failed")
                 time.sleep(TICK)
@@ -129,7 +134,7 @@ class Clerk:
 
     def _collect(self) -> None:
         """Wait for a command, and take what has gathered behind it."""
-        if not (self._finished or self._offers or self._stopping.is_set()):
+        if self.life.alive and not (self._finished or self._offers or self._stopping.is_set()):
             try:
                 self._sort(self._commands.get(timeout=self._mark_after if self._started else TICK))
             except queue.Empty:
@@ -158,8 +163,6 @@ class Clerk:
                 self._draining = True
             case Condemned():
                 self._condemned.append(command)
-            case None:
-                pass
 
     def _come_to_life(self) -> None:
         still_ours = self.life.begin()

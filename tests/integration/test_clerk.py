@@ -19,6 +19,7 @@ from chiffon.agent.reading import Doorbell, Reader
 from chiffon.agent.run import Report
 from chiffon.config import Settings
 from chiffon.dispatch.ring import Ringer
+from chiffon.domain.errors import LedgerUnavailable
 from chiffon.domain.tasks import Claim
 from chiffon.domain.verdicts import Completed
 from chiffon.domain.work import registry
@@ -118,6 +119,26 @@ def held(bench: Bench, *task_ids: str, agent: str = "") -> Iterator[Callable[[],
         cursor.execute("SELECT FROM tasks WHERE task_id = ANY(%s) FOR UPDATE", (list(task_ids),))
         cursor.execute("SELECT FROM agents WHERE agent_id = %s FOR UPDATE", (agent,))
         yield session.rollback
+
+
+def test_an_agent_that_has_lost_its_session_is_back_before_it_is_taken_for_dead_though_the_first_tries_fail(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk.claimed(desk.bench.born())
+    begin, tries = desk.life.begin, list[float]()
+
+    def fail_twice() -> set[tuple[str, int]]:
+        tries.append(time.monotonic())
+        if len(tries) < 3:
+            raise LedgerUnavailable("the answer was lost")
+        return begin()
+
+    monkeypatch.setattr(desk.life, "begin", fail_twice)
+    assert desk.life._session is not None
+    desk.life._session.close()
+    lost_at = time.monotonic()
+    assert until(lambda: len(tries) == 3 and desk.life.alive)
+    assert tries[-1] - lost_at < Settings().takeover_grace
 
 
 def test_rows_that_somebody_holds_keep_neither_a_heartbeat_nor_another_task_waiting(bench: Bench, desk: Desk) -> None:
