@@ -76,7 +76,7 @@ def legible_canvas(headers: dict[str, Any], embed: Any) -> dict[str, Any]:
 
 
 def _is_size(value: Any) -> bool:
-    """Whether the ledger can keep it as the number of a chord's parts, which need not be said."""
+    """Whether the ledger can count by it: a chord's parts, or one of them. It need not be said."""
     return value is None or (type(value) is int and 0 <= value <= _MOST_PARTS)
 
 
@@ -116,6 +116,8 @@ def _check_carried(carried: dict[str, Any]) -> None:
         raise MalformedMessage("stamps is no object")
     if not isinstance(carried.get("shadow", ""), str):
         raise MalformedMessage("shadow is no text")
+    if not _is_size(carried.get("group_index")):
+        raise MalformedMessage("group_index is no task's number in its group")
 
 
 def task_id(value: Any) -> str:
