@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 from click.testing import CliRunner
 
@@ -97,6 +99,8 @@ def test_migrations_go_down_and_up_again_while_work_runs_and_cost_nothing(
     api: HttpClient, agents: Agents, diary: Diary, ledger: LedgerReader
 ) -> None:
     agents.start_team("first", "second", concurrency=2)
+    with ThreadPoolExecutor(16) as clients:  # each process of the API looks at the schema, once
+        list(clients.map(lambda _: api.get("/health/ready"), range(64)))
     with SteadyLoad(api, "test.append", diary.parameters(seconds=0.1)) as load:
         eventually("work to be under way", lambda: len(diary.entries()) >= 5)
         for step in ("downgrade", FIRST), ("upgrade",):
