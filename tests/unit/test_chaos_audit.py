@@ -310,8 +310,9 @@ def test_a_letter_may_have_gone_with_a_broker_that_was_wiped_since() -> None:
     assert faults(dead(incidents=[incident("broker_wipe", "broker", 90.0, 95.0)])) == {"lost"}
 
 
-def test_a_task_that_died_without_a_run_has_a_letter_too() -> None:
-    condemned = {**ended_as("dead_lettered", "dead_lettered", work_type="echo"), "executions": {}, "runs": {}}
+@pytest.mark.parametrize("work_type", ["echo", "chiffon.unreadable"])
+def test_a_task_that_died_without_a_run_has_a_letter_too(work_type: str) -> None:
+    condemned = {**ended_as("dead_lettered", "dead_lettered", work_type=work_type), "executions": {}, "runs": {}}
     assert "lost" in faults(evidence(**condemned))
     assert audit(evidence(**condemned, letters=Letters(Counter(t1=1)))) == []
     assert audit(evidence(**condemned, letters=Letters(named_by_garbage={"t1"}))) == []

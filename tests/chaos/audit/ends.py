@@ -123,6 +123,8 @@ def _ends_of(task: Task) -> set[str]:
             return {"dead_lettered"} if task.parameters["times"] > 2 else {"completed"}
         case "chaos.note":
             return {"completed", "expired"}
+        case "chiffon.unreadable":
+            return {"dead_lettered"}
         case _:
             return {"completed"}
 
