@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from chiffon.devstack.process import Process
@@ -32,7 +33,14 @@ class Agents:
         return team
 
     def launch(
-        self, name: str = "agent", *, concurrency: int = 1, queues: str = "", pool: str = "", **settings: object
+        self,
+        name: str = "agent",
+        *,
+        concurrency: int = 1,
+        queues: str = "",
+        pool: str = "",
+        options: Sequence[str] = (),
+        **settings: object,
     ) -> AgentNode:
         """Start an agent, without waiting until it is `ready`.
 
@@ -41,6 +49,7 @@ class Agents:
             concurrency: how many tasks it does at once.
             queues: as Celery's ``-Q``; all of them by default.
             pool: as Celery's ``-P``; the session's by default.
+            options: others of Celery's, as they are written.
             settings: by name without ``CHIFFON_``, instead of the stack's.
         """
         agent_id = f"{name}@{self._stack.name}"
@@ -48,6 +57,7 @@ class Agents:
             f"{name}-{len(self._nodes)}",
             *("celery", "-A", "chiffon", "worker", "-n", agent_id, "-P", pool or self._pool, "-c", str(concurrency)),
             *(("-Q", queues) if queues else ()),
+            *options,
             ready=lambda: self._works(agent_id, process),
             **settings,
         )

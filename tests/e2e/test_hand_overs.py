@@ -35,9 +35,13 @@ def steps(api: HttpClient, diary: Diary) -> Steps:
 
 
 @pytest.fixture
-def agent(agents: Agents, steps: Steps, ledger: LedgerReader) -> AgentNode:
-    """An agent with one process, which knows steps to be short, and hands them over together."""
-    node = agents.start(pool="prefork", log_level="DEBUG", takeover_grace=1, work_ahead=1)
+def agent(request: pytest.FixtureRequest, agents: Agents, steps: Steps, ledger: LedgerReader) -> AgentNode:
+    """An agent with one process, which knows steps to be short, and hands them over together.
+
+    The parameter, if there is one: options for Celery.
+    """
+    options = getattr(request, "param", ())
+    node = agents.start(pool="prefork", log_level="DEBUG", takeover_grace=1, work_ahead=1, options=options)
 
     def shares() -> bool:
         steps(40)
@@ -56,6 +60,17 @@ def assert_done_once(ledger: LedgerReader, diary: Diary, task_ids: list[str]) ->
         assert row is not None
         assert (row["status"], row["attempts"], row["crashes"], row["agent_deaths"]) == ("completed", 1, 0, 0)
         assert ledger.outcomes(task_id) == ["completed"]
+
+
+@pytest.mark.parametrize("agent", [("--time-limit", "2")], indirect=True)
+def test_celery_s_own_time_limit_ends_none_that_may_run_longer(
+    agent: AgentNode, steps: Steps, api: HttpClient, ledger: LedgerReader, diary: Diary
+) -> None:
+    task_ids = steps(40, {7: {"seconds": 5}})
+    for task_id in task_ids:
+        api.wait_for(task_id, "completed")
+    assert_done_once(ledger, diary, task_ids)
+    assert agent.container.status == "running"
 
 
 def test_one_that_takes_its_process_along_costs_its_companions_nothing(
