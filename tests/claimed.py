@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from types import SimpleNamespace
 from typing import Any
 
 from celery import Celery
+from celery.concurrency.prefork import TaskPool
+from kombu.asynchronous import Hub
 from kombu.message import Message
 
 from chiffon.agent.app import create_app
 from chiffon.agent.commands import Finished
 from chiffon.agent.delivery import Delivery
 from chiffon.agent.hearing import Hearing
+from chiffon.agent.killing import kill
 from chiffon.agent.line import Line
 from chiffon.agent.pace import Pace
 from chiffon.agent.reading import Reader
@@ -78,6 +83,20 @@ class Books:
 def app() -> Celery:
     """The agents' application."""
     return create_app(Settings())
+
+
+@contextmanager
+def real_pool(**options: Any) -> Iterator[TaskPool]:
+    """A pool of one process on an event loop of its own, as a worker makes it; ``options``: of Celery's."""
+    hub = Hub()
+    pool = TaskPool(limit=1, app=app(), threads=False, initargs=(app(), "agent@test"), **options)
+    pool.start()
+    pool.register_with_event_loop(hub)
+    yield pool
+    for process in pool._pool._pool:
+        kill(process.pid)
+    pool.terminate()
+    hub.close()
 
 
 def delivery(channel: Channel, receipts: Receipts | None = None) -> Delivery:

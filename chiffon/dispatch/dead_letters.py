@@ -94,28 +94,13 @@ def look(ledger: Ledger, settings: Settings, chosen: Chosen, *, limit: int, afte
 
 def count(ledger: Ledger, settings: Settings, chosen: Chosen) -> Handled:
     """How many letters a replay or discard would touch. Raises as `look` does."""
-    met: list[str] = []
-
-    def leave(letter: DeadLetter) -> Verdict:
-        met.append(letter.id)
-        return Keep()
-
-    with _hand(ledger, settings) as connection:
-        bus.take(connection, chosen.fits, leave)
-    return _told(chosen, met)
+    return _all_alike(ledger, settings, chosen, Keep())
 
 
 def discard_letters(ledger: Ledger, settings: Settings, chosen: Chosen) -> Handled:
     """Let the chosen letters go. Raises as `look` does; what had gone by then is gone."""
-    met: list[str] = []
-
-    def let_go(letter: DeadLetter) -> Verdict:
-        met.append(letter.id)
-        return Discard()
-
-    with _hand(ledger, settings) as connection:
-        bus.take(connection, chosen.fits, let_go)
-    return replace(_told(chosen, met), discarded=len(met))
+    told = _all_alike(ledger, settings, chosen, Discard())
+    return replace(told, discarded=told.matched)
 
 
 def replay_letters(
@@ -190,6 +175,18 @@ class _ReplayingHand:
     def _keep(self, letter: DeadLetter, why: str) -> Verdict:
         self.kept.append(Kept(letter.id, why))
         return Keep()
+
+
+def _all_alike(ledger: Ledger, settings: Settings, chosen: Chosen, verdict: Verdict) -> Handled:
+    met: list[str] = []
+
+    def decide(letter: DeadLetter) -> Verdict:
+        met.append(letter.id)
+        return verdict
+
+    with _hand(ledger, settings) as connection:
+        bus.take(connection, chosen.fits, decide)
+    return _told(chosen, met)
 
 
 def _told(chosen: Chosen, met: Sequence[str]) -> Handled:

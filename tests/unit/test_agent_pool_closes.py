@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 from billiard.pool import RUN
 from celery.concurrency.prefork import TaskPool
-from kombu.asynchronous import Hub
 
 from chiffon.agent.consumer import LedgerConsumer
 from chiffon.agent.killing import kill
@@ -17,21 +16,14 @@ from chiffon.agent.line import Line
 from chiffon.agent.pace import Pace
 from chiffon.agent.runs import Runs
 from chiffon.config import Settings
-from tests.claimed import Books, app, claimed
+from tests.claimed import Books, claimed, real_pool
 
 
 @pytest.fixture
 def pool() -> Iterator[TaskPool]:
     """A real pool that bears one death a second."""
-    hub = Hub()
-    found = TaskPool(limit=1, app=app(), threads=False, max_restarts=1, initargs=(app(), "agent@test"))
-    found.start()
-    found.register_with_event_loop(hub)
-    yield found
-    for process in found._pool._pool:
-        kill(process.pid)
-    found.terminate()
-    hub.close()
+    with real_pool(max_restarts=1) as found:
+        yield found
 
 
 def runs_on(pool: TaskPool, books: Books) -> Runs:

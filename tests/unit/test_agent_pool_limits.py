@@ -8,25 +8,16 @@ from typing import Any
 
 import pytest
 from celery.concurrency.prefork import TaskPool
-from kombu.asynchronous import Hub
 
-from chiffon.agent.killing import kill
 from chiffon.agent.limits import leave_limits_to_tasks
-from tests.claimed import app
+from tests.claimed import real_pool
 
 
 @pytest.fixture
 def pool() -> Iterator[TaskPool]:
     """A real pool of somebody who wants no work to take longer than a second."""
-    hub = Hub()
-    found = TaskPool(limit=1, app=app(), threads=False, timeout=1, soft_timeout=0.5, initargs=(app(), "agent@test"))
-    found.start()
-    found.register_with_event_loop(hub)
-    yield found
-    for process in found._pool._pool:
-        kill(process.pid)
-    found.terminate()
-    hub.close()
+    with real_pool(timeout=1, soft_timeout=0.5) as found:
+        yield found
 
 
 def test_what_brings_no_limit_along_has_none(pool: TaskPool) -> None:
