@@ -230,3 +230,24 @@ def test_an_agent_that_is_told_to_quit_gives_back_at_once_and_ends_nothing(
     assert second["started_at"] - told_at <= DEADLINE
     eventually("it to be gone", lambda: leaving.container.exit_code is not None)
     assert_given_back_uncounted(ledger, task_id)
+
+
+def test_an_agent_whose_broker_neither_answers_nor_goes_ends_at_the_third_signal(
+    mortal_broker: BrokerNode, rabbitmq: PrivateRabbitMQ, agents: Agents, api: HttpClient, diary: Diary
+) -> None:
+    agent = agents.start(drain_seconds=60)
+    task_id = api.dispatch("test.append_slow_at_first", {"path": str(diary.path)})
+    eventually("the run to be under way", diary.entries)
+    rabbitmq.pause()
+    try:
+        agent.container.signal(SIGTERM)
+        eventually("it to drain", lambda: api.agent(agent.agent_id)["status"] == "draining")
+        agent.container.signal(SIGTERM)
+        eventually("it to give back", lambda: api.task(task_id)["status"] == "pending")
+        assert agent.container.exit_code is None
+        agent.container.signal(SIGTERM)
+        eventually("it to be gone", lambda: agent.container.exit_code is not None)
+    finally:
+        rabbitmq.resume()
+    agents.start("heir")
+    api.wait_for(task_id, "completed")
