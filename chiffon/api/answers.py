@@ -210,7 +210,7 @@ class Letter(Answer):
 
 
 class LetterList(Answer):
-    """Dead letters, oldest first; all of them stay where they are."""
+    """Dead letters, oldest first (from RabbitMQ 4.3 a quorum queue puts urgent ones first); all stay where they are."""
 
     items: list[Letter]
     next_cursor: str | None = Field(description="For the next page; null at the end.")

@@ -186,7 +186,7 @@ class TaskQuery(Query):
 
 
 class LetterQuery(Query):
-    """Which dead letters to list, oldest first."""
+    """Which dead letters to list."""
 
     queue: Text | None = Field(default=None, description="The queue that it died in.")
     reason: Text | None = Field(default=None, description="A part of the reason.")

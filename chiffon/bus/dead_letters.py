@@ -2,30 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
-from collections import Counter, deque
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
-from types import TracebackType
-from typing import Any, Self
 
 import amqp
-from amqp import spec
 
 from chiffon.bus.confirms import Confirms, Receipt, nothing_taken, publish_apart
 from chiffon.bus.connect import Connection
+from chiffon.bus.hand import Hand
 from chiffon.bus.letters import Letter, Message
-from chiffon.bus.postmortem import Coroner, DeadLetter
-from chiffon.bus.topology import DLX_QUEUE
+from chiffon.bus.postmortem import DeadLetter
 from chiffon.domain.errors import LetterGone
 
 _BATCH = 100  # letters published again at once
 _PATIENCE = 30.0  # seconds for the confirms of a batch
-_AT_ONCE = 16  # letters acknowledged or given back before we make sure that the broker has done it
-_GIVE_BACK = 1.0  # seconds to wait for that; somebody else may consume them
-_PAUSE = 0.001
-_COUNTS = {"x-delivery-count", "x-acquired-count"}  # headers that a quorum queue adds to what was given back
 
 
 @dataclass(frozen=True)
@@ -71,7 +63,10 @@ class Taken:
 
 @dataclass(frozen=True)
 class Page:
-    """Some letters, the oldest first. ``next_after``: the id of what the next page comes after; None at the end."""
+    """Some letters, the oldest first: in a queue that heeds priorities, the oldest of the most urgent.
+
+    ``next_after``: the id of what the next page comes after; None at the end.
+    """
 
     letters: Sequence[DeadLetter]
     next_after: str | None
@@ -97,7 +92,7 @@ def look(
     found: dict[str, DeadLetter] = {}
     before: set[str] = set()
     begun, size = after is None, 0
-    with _Hand(connection) as hand:
+    with Hand(connection) as hand:
         for _, letter in hand.letters(hand.ready()):
             if letter.id in before or not wanted(letter):
                 continue
@@ -136,7 +131,7 @@ def take(
         OSError, amqp.AMQPError: the connection is dead; the broker gives the undecided letters back by itself.
     """
     wanted = chosen if callable(chosen) else _one_of(frozenset(chosen))
-    with _Hand(connection) as hand:
+    with Hand(connection) as hand:
         sorter = _Sorter(connection, hand)
         for tag, letter in hand.letters(hand.ready()):
             if wanted(letter):
@@ -157,7 +152,7 @@ class _Outcome:
 class _Sorter:
     """Carries out verdicts: acknowledges at once, or in batches after their confirms."""
 
-    def __init__(self, connection: Connection, hand: _Hand) -> None:
+    def __init__(self, connection: Connection, hand: Hand) -> None:
         self._connection = connection
         self._hand = hand
         self._outcomes: dict[str, _Outcome] = {}
@@ -226,75 +221,3 @@ class _Sorter:
 
 def _one_of(ids: frozenset[str]) -> Callable[[DeadLetter], bool]:
     return lambda letter: letter.id in ids
-
-
-class _Hand:
-    """A channel that takes letters, and gives back at the end what it still holds, in order."""
-
-    def __init__(self, connection: Connection) -> None:
-        self._channel = connection.channel()
-        self._channel.auto_decode = False  # py-amqp would turn bodies to text by whatever codec their senders named
-        self._held: dict[int, None] = {}  # delivery tags, in order
-        self._ahead: deque[Any] = deque()  # taken, and not yet read
-        self._newest: Any = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        with contextlib.suppress(OSError, amqp.AMQPError):  # a dead connection gives back by itself
-            self._give_back()
-            self._channel.close()
-
-    def letters(self, limit: int) -> Iterator[tuple[int, DeadLetter]]:
-        """The first ``limit`` letters with their delivery tags, oldest first."""
-        coroner = Coroner()
-        for _ in range(limit):
-            raw = self._ahead.popleft() if self._ahead else self._get()
-            if raw is None:
-                return
-            yield raw.delivery_tag, coroner.examine(raw)
-
-    def acknowledge(self, tags: Sequence[int]) -> None:
-        """Let these letters go."""
-        for start in range(0, len(tags), _AT_ONCE):
-            for tag in tags[start : start + _AT_ONCE]:
-                self._channel.basic_ack(tag)
-                del self._held[tag]
-            # A get is answered when all before it is done. Without one, a channel that has 32 commands to a quorum
-            # queue under way gathers the next ones, and forgets them when it is closed: the letters would be back.
-            if len(tags) > 1 and (raw := self._get()) is not None:
-                self._ahead.append(raw)
-
-    def ready(self) -> int:
-        """How many letters lie in the queue, without those held here."""
-        return int(self._channel.queue_declare(DLX_QUEUE, passive=True).message_count)
-
-    def _get(self) -> Any:
-        raw = self._newest = self._channel.basic_get(DLX_QUEUE)
-        if raw is not None:
-            self._held[raw.delivery_tag] = None
-        return raw
-
-    def _returned_before(self) -> bool:
-        """Whether the newest letter in hand is one that a quorum queue was given back before."""
-        headers = self._newest and self._newest.properties.get("application_headers")
-        return bool(headers and _COUNTS & headers.keys() and self._newest.delivery_info["redelivered"])
-
-    def _give_back(self) -> None:
-        # A quorum queue puts what comes back behind all that came back before: to keep the order, have that in hand.
-        while self._returned_before():
-            self._get()
-        # A few at a time: what a channel gathers after 32 commands to a quorum queue loses its order.
-        tags, ready = list(self._held), self.ready()
-        for start in range(0, len(tags), _AT_ONCE):
-            for tag in tags[start : start + _AT_ONCE]:
-                self._channel.send_method(spec.Basic.Nack, "Lbb", (tag, False, True))
-            self._await(ready + min(start + _AT_ONCE, len(tags)))
-
-    def _await(self, ready: int) -> None:
-        deadline = time.monotonic() + _GIVE_BACK
-        while self.ready() < ready and time.monotonic() < deadline:
-            time.sleep(_PAUSE)

@@ -45,10 +45,14 @@ def client(broker_url: str) -> Iterator[Any]:
         yield channel
 
 
-def foreign(count: int) -> list[Letter]:
-    """Letters that somebody else had in `dlx_queue`."""
+def foreign(count: int, *, priorities: Sequence[int] = (3,)) -> list[Letter]:
+    """Letters that somebody else had in `dlx_queue`, of the doorbells' priority or of these in turn."""
     return [
-        Letter(DLX_EXCHANGE, "work_queue", Message(f"m{n:04}", b"%d" % n, {}, {"delivery_mode": 2}))
+        Letter(
+            DLX_EXCHANGE,
+            "work_queue",
+            Message(f"m{n:04}", b"%d" % n, {}, {"delivery_mode": 2, "priority": priorities[n % len(priorities)]}),
+        )
         for n in range(count)
     ]
 
@@ -108,6 +112,17 @@ def test_a_look_at_the_first_few_keeps_the_order_too(publisher: Publisher, conne
     publisher.publish(foreign(1))
     look(connection, limit=5)
     assert [letter.id for letter in seen(connection)][:20] == first
+
+
+def test_pages_are_whole_and_in_order_where_the_broker_puts_urgent_letters_first(
+    publisher: Publisher, connection: Connection
+) -> None:
+    publisher.publish(foreign(12, priorities=[1, 5, 3]))
+    first = bodies(seen(connection))
+    assert sorted(first, key=int) == [b"%d" % n for n in range(12)]
+    assert [int(body) for body in first if int(body) % 3 == 1] == [1, 4, 7, 10]
+    for limit in (1, 5, 3, 7):
+        assert [body for page in pages(connection, limit=limit) for body in page] == first
 
 
 def test_a_look_is_bounded_in_letters_and_in_bytes(publisher: Publisher, connection: Connection) -> None:
