@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from chiffon.devstack.process import Process
 from tests.e2e.ledger_reader import LedgerReader
 from tests.e2e.nodes import AgentContainer, AgentNode
-from tests.e2e.stack import StackUnderTest
+from tests.e2e.stack import REPOSITORY, StackUnderTest
 
 
 class Agents:
@@ -40,6 +41,7 @@ class Agents:
         queues: str = "",
         pool: str = "",
         options: Sequence[str] = (),
+        folder: Path = REPOSITORY,
         **settings: object,
     ) -> AgentNode:
         """Start an agent, without waiting until it is `ready`.
@@ -50,6 +52,7 @@ class Agents:
             queues: as Celery's ``-Q``; all of them by default.
             pool: as Celery's ``-P``; the session's by default.
             options: others of Celery's, as they are written.
+            folder: in which it runs, with a `celeryconfig` of its own perhaps.
             settings: by name without ``CHIFFON_``, instead of the stack's.
         """
         agent_id = f"{name}@{self._stack.name}"
@@ -59,6 +62,7 @@ class Agents:
             *(("-Q", queues) if queues else ()),
             *options,
             ready=lambda: self._works(agent_id, process),
+            folder=folder,
             **settings,
         )
         process.launch()

@@ -47,18 +47,25 @@ class StackUnderTest:
         *command: str,
         ready: Callable[[], bool] = lambda: True,
         environment: Mapping[str, str] | None = None,
+        folder: Path = REPOSITORY,
         **others: object,
     ) -> Process:
-        """Describe a Python program (``python -m ...``) that runs in the repository, with a log of its own.
+        """Describe a Python program (``python -m ...``) with a log of its own.
 
-        ``environment`` is for what is none of Chiffon's settings.
+        Args:
+            name: of its log.
+            command: the module and its arguments.
+            ready: whether it serves.
+            environment: for what is none of Chiffon's settings.
+            folder: in which it runs; what it imports is the repository's where the folder has no module of that name.
+            others: Chiffon's settings, instead of the stack's, by their names without ``CHIFFON_``.
         """
         program = Process(
             name,
             [sys.executable, "-m", *command],
             log=self.folder / f"{name}.log",
-            environment=self.settings(**others) | dict(environment or {}),
-            folder=REPOSITORY,
+            environment={"PYTHONPATH": str(REPOSITORY)} | self.settings(**others) | dict(environment or {}),
+            folder=folder,
             ready=ready,
         )
         self._programs.append(program)
