@@ -8,9 +8,11 @@ from typing import Any
 
 import structlog
 
+from chiffon.agent.commands import Paid
 from chiffon.agent.hearing import Hearing
 from chiffon.agent.receipts import Receipts
 from chiffon.agent.traffic import Traffic
+from chiffon.ledger.settle import Fenced, Recorded
 
 log = structlog.get_logger(__name__)
 
@@ -56,6 +58,17 @@ class Delivery:
         self._reject(requeue=False)
         self.hearing.want()
         return True
+
+    def conclude(self, answer: Recorded | Fenced, key: tuple[str, int], tell: Callable[[Paid], None]) -> None:
+        """It is settled: dead-letter it if its task owes that, and ``tell`` so; else acknowledge it.
+
+        ``key``: the task id and the execution. Without a message in hand, long acknowledged, a sweeper pays the debt.
+        """
+        if not (isinstance(answer, Recorded) and answer.owes_dead_letter):
+            self.acknowledge()
+        elif self.dead_letter():
+            at = time.monotonic()
+            tell(Paid(*key, at, self.connected, lambda: self.hearing.since(at)))
 
     def put_back(self) -> None:
         """It goes back to its queue, to its old place, for an agent that has a slot for it."""

@@ -6,7 +6,10 @@ from typing import Any
 
 from celery.utils.saferepr import saferepr
 
-from chiffon.domain.verdicts import Cancelled, Completed, Failed, Replaced, RetryLater, TimedOut, Verdict
+from chiffon.domain.states import ENDS, State
+from chiffon.domain.verdicts import Completed, Replaced, Verdict, WorkError
+
+_REPLACED = WorkError("Replaced", "replaced by another task")
 
 
 def tell_received(request: Any, eventer: Any) -> None:
@@ -23,20 +26,15 @@ def tell_received(request: Any, eventer: Any) -> None:
         )
 
 
-def tell_ended(request: Any, verdict: Verdict, *, shown: str | None, runtime: float | None) -> None:
-    """The events that Flower and `celery events` live on."""
-    match verdict:
-        case Completed(result):
-            request.send_event("task-succeeded", result=shown or saferepr(result, 1024), runtime=runtime)
-        case RetryLater(_, error):
-            request.send_event("task-retried", exception=error.message, traceback=error.traceback)
-        case Replaced():
-            request.send_event("task-retried", exception="replaced by another task", traceback=None)
-        case Cancelled():
-            request.send_event("task-revoked", terminated=True, signum=None, expired=False)
-        case Failed(error) | TimedOut(error):
-            request.send_event("task-failed", exception=f"{error.type}: {error.message}", traceback=error.traceback)
-        case _:
-            request.send_event(
-                "task-failed", exception=f"{verdict.error.type}: {verdict.error.message}", traceback=None
-            )
+def tell_ended(request: Any, verdict: Verdict, status: str, *, shown: str | None, runtime: float | None) -> None:
+    """The event of a run's end. ``status``: its task's by the ledger, which may overrule all but a success."""
+    if isinstance(verdict, Completed):
+        request.send_event("task-succeeded", result=shown or saferepr(verdict.result, 1024), runtime=runtime)
+        return
+    error = _REPLACED if isinstance(verdict, Replaced) else verdict.error
+    if status == State.CANCELLED:
+        request.send_event("task-revoked", terminated=True, signum=None, expired=False)
+    elif status in ENDS:
+        request.send_event("task-failed", exception=f"{error.type}: {error.message}", traceback=error.traceback)
+    else:  # it runs again: retried, given back, or after a crash
+        request.send_event("task-retried", exception=error.message, traceback=error.traceback)

@@ -12,7 +12,7 @@ from celery.worker import state
 
 from chiffon.agent import events, judging
 from chiffon.agent.clerk import Clerk
-from chiffon.agent.commands import Finished, Paid
+from chiffon.agent.commands import Finished
 from chiffon.agent.delivery import Delivery
 from chiffon.agent.reading import Reader
 from chiffon.agent.run import Report
@@ -88,18 +88,13 @@ class Outcome:
         claim = self._claim
         self.on_settled(request)
         state.task_ready(request, successful=isinstance(verdict, Completed))
-        if isinstance(answer, Fenced):
+        self._delivery.conclude(answer, (claim.task_id, claim.execution), self._clerk.tell)
+        if isinstance(answer, Fenced):  # somebody else's run is the task's by now, and this one's end is no news
             request.log.warning("fenced_off", execution=claim.execution)
-        if isinstance(answer, Recorded) and answer.owes_dead_letter:
-            if self._delivery.dead_letter():  # what was acknowledged long ago has no message: a sweeper pays
-                at, hearing, connected = monotonic(), self._delivery.hearing, self._delivery.connected
-                self._clerk.tell(Paid(claim.task_id, claim.execution, at, connected, lambda: hearing.since(at)))
-        else:
-            self._delivery.acknowledge()
-        status = answer.status if isinstance(answer, Recorded) else "fenced"
+            return
         if logging.getLogger(__name__).isEnabledFor(logging.INFO):  # to name the task costs more than to ask
-            request.log.info("task_settled", work_type=claim.work_type, status=status, execution=claim.execution)
-        events.tell_ended(request, verdict, shown=self._shown, runtime=self.runtime)
+            request.log.info("task_settled", work_type=claim.work_type, status=answer.status, execution=claim.execution)
+        events.tell_ended(request, verdict, answer.status, shown=self._shown, runtime=self.runtime)
 
     def _since_begin(self) -> float | None:
         return None if self.begun_at is None else max(0.0, monotonic() - self.begun_at)

@@ -17,7 +17,7 @@ from celery.worker.state import task_reserved
 
 from chiffon.agent import events, judging
 from chiffon.agent.clerk import Clerk
-from chiffon.agent.commands import Finished, Paid, Started
+from chiffon.agent.commands import Finished, Started
 from chiffon.agent.delivery import Delivery
 from chiffon.agent.handover import LONG, SEEN_AFTER
 from chiffon.agent.killing import kill
@@ -115,12 +115,7 @@ class Runs:
         verdict = judging.unrunnable(error)
 
         def settled(answer: Recorded | Fenced) -> None:
-            if isinstance(answer, Recorded) and answer.owes_dead_letter:
-                if delivery.dead_letter():
-                    at = time.monotonic()
-                    self._clerk.tell(Paid(*key, at, delivery.connected, lambda: delivery.hearing.since(at)))
-            else:
-                delivery.acknowledge()
+            delivery.conclude(answer, key, self._clerk.tell)
             self.on_room(delivery)
 
         settlement = Settlement(claim.task_id, claim.execution, verdict)
