@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import struct
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import amqp
 
-from chiffon.bus.letters import Doorbell, Letter
+from chiffon.bus.letters import Doorbell, Letter, dead_letter_for
 
 
 def bell(number: int = 0, *, ring_no: int = 1, **fields: Any) -> Doorbell:
@@ -27,6 +28,11 @@ def bell(number: int = 0, *, ring_no: int = 1, **fields: Any) -> Doorbell:
         "trace_id": "0af7651916cd43dd8448eb211c80319c",
     }
     return Doorbell(**said | fields)
+
+
+def dead_letter(doorbell: Doorbell, reason: str = "it said no") -> Letter:
+    """The dead letter of its task, that died just now."""
+    return dead_letter_for(doorbell, reason, died_at=datetime.now(UTC))
 
 
 def letters(count: int) -> list[Letter]:

@@ -133,18 +133,18 @@ class Doorbell(NamedTuple):
         }
 
 
-def dead_letter_for(
-    doorbell: Doorbell, reason: str, *, died_at: datetime | None = None, secret: Iterable[str] = ()
-) -> Letter:
+def dead_letter_for(doorbell: Doorbell, reason: str, *, died_at: datetime, secret: Iterable[str] = ()) -> Letter:
     """The letter that pays a task's debt to `dlx_queue` when nobody holds its message.
 
     ``reason``: its beginning is said, for headers must fit a frame; the row has it all. ``died_at``: aware; AMQP keeps
     seconds. Paid twice, it has the same ``message_id`` twice.
     """
     rung = doorbell.letter(secret).message
-    headers = dict(rung.headers) | {REASON: reason[:_REPR_SIZE], QUEUE: doorbell.queue}
-    if died_at is not None:
-        headers[DIED_AT] = died_at.astimezone(UTC)
+    headers = dict(rung.headers) | {
+        REASON: reason[:_REPR_SIZE],
+        DIED_AT: died_at.astimezone(UTC),
+        QUEUE: doorbell.queue,
+    }
     message_id = derived_id("dead", doorbell.task_id, str(doorbell.ring_no))
     return Letter(DLX_EXCHANGE, doorbell.queue, Message(message_id, rung.body, headers, rung.properties))
 

@@ -9,6 +9,7 @@ import time
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 import structlog
 
@@ -50,10 +51,11 @@ _PATIENCE = 1.0
 
 @dataclass(frozen=True)
 class Debt:
-    """A dead letter that is owed to ``dlx_queue``: by which execution of its task, and why."""
+    """A dead letter that is owed to ``dlx_queue``: by which execution of its task, since when, and why."""
 
     ring: Ring
     execution: int
+    died_at: datetime
     reason: str
 
 
@@ -244,7 +246,9 @@ class Ringer:
     def _letter(self, item: Ring | Debt) -> Letter:
         bell = doorbell(item_ring(item))
         secret = self._settings.secret_parameters
-        return dead_letter_for(bell, item.reason, secret=secret) if isinstance(item, Debt) else bell.letter(secret)
+        if isinstance(item, Debt):
+            return dead_letter_for(bell, item.reason, died_at=item.died_at, secret=secret)
+        return bell.letter(secret)
 
 
 def item_ring(item: Ring | Debt) -> Ring:

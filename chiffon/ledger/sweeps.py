@@ -135,7 +135,7 @@ WITH due AS (
 UPDATE tasks t SET debt_leased_until = clock_timestamp() + make_interval(secs => %(lease)s)
   FROM due d WHERE t.task_id = d.task_id
 RETURNING t.task_id, t.ring_no, t.request_id, t.trace_id, t.work_type, t.queue, t.priority, t.parameters, t.arguments,
-          t.canvas, t.retries, t.execution, t.error ->> 'message'
+          t.canvas, t.retries, t.execution, t.finished_at, t.error ->> 'message'
 """
 
 
@@ -270,10 +270,10 @@ def take_over(cursor: Cursor, incarnation: int, *, ttl: float, max_deaths: int) 
     return [Freed(*ids) for *ids, _ in rows]
 
 
-def debts(cursor: Cursor, *, limit: int, older: float, lease: float) -> Sequence[tuple[Ring, int, str]]:
-    """Dead letters owed for more than ``older`` seconds, each with its execution and its reason.
+def debts(cursor: Cursor, *, limit: int, older: float, lease: float) -> Sequence[tuple[Ring, int, datetime, str]]:
+    """Dead letters owed for more than ``older`` seconds: each its execution, the time of its end and its reason.
 
     They are the caller's for ``lease`` seconds.
     """
     cursor.execute(_DEBTS, {"limit": limit, "older": older, "lease": lease})
-    return [(Ring(*row[:-2]), row[-2], row[-1] or "failed") for row in cursor.fetchall()]
+    return [(Ring(*ring), execution, died_at, why or "failed") for *ring, execution, died_at, why in cursor.fetchall()]

@@ -17,14 +17,14 @@ import pytest
 
 from chiffon.agent.continuations import bear_condemned
 from chiffon.bus.dead_letters import look
-from chiffon.bus.letters import DOORBELL, dead_letter_for
+from chiffon.bus.letters import DOORBELL
 from chiffon.config import Settings
 from chiffon.domain.errors import Busy
 from chiffon.ledger.condemn import UNREADABLE
 from chiffon.ledger.connect import Ledger
 from chiffon.ledger.hands import DEAD_LETTERS, one_hand
 from tests.api import DocumentedClient, api, problem
-from tests.bells import bare_channel, bell
+from tests.bells import bare_channel, bell, dead_letter
 from tests.builders import new_task
 from tests.e2e.waiting import eventually
 from tests.hand_agent import HandAgent
@@ -90,7 +90,7 @@ def depth(channel: Any, queue: str) -> int:
 
 def letter_of(client: DocumentedClient, channel: Any, task_id: str) -> str:
     """Put the dead letter of a task into `dlx_queue`, as the ringer does; its id."""
-    letter = dead_letter_for(bell(task_id=task_id), "it said no")
+    letter = dead_letter(bell(task_id=task_id), "it said no")
     headers, said = dict(letter.message.headers), letter.message
     publish(channel, said.body, exchange=letter.exchange, application_headers=headers, **said.properties)
     found = eventually("the letter to be there", lambda: get(client, "/dead-letters", task_id=task_id))

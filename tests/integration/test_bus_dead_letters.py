@@ -13,12 +13,12 @@ import pytest
 
 from chiffon.bus.connect import Connection, connect
 from chiffon.bus.dead_letters import Discard, Keep, Republished, Taken, Verdict, look, take
-from chiffon.bus.letters import Letter, Message, dead_letter_for
+from chiffon.bus.letters import Letter, Message
 from chiffon.bus.postmortem import DeadLetter
 from chiffon.bus.publisher import Publisher
 from chiffon.bus.topology import DLX_EXCHANGE, WORK_EXCHANGE, Topology
 from chiffon.domain.errors import LetterGone
-from tests.bells import bare_channel, bell
+from tests.bells import bare_channel, bell, dead_letter
 
 
 @pytest.fixture(params=["classic", "quorum"])
@@ -150,7 +150,7 @@ def test_what_is_wanted_is_found_behind_whatever_is_not(publisher: Publisher, co
 
 
 def test_a_copy_behind_the_page_s_end_does_not_come_again(publisher: Publisher, connection: Connection) -> None:
-    copies = [dead_letter_for(bell(ring_no=n), f"why {n}") for n in range(3)]
+    copies = [dead_letter(bell(ring_no=n), f"why {n}") for n in range(3)]
     for letters in (copies[:2], foreign(1), copies[2:]):
         publisher.publish(letters)
     first = look(connection, limit=1)
@@ -188,7 +188,7 @@ def test_a_rejected_message_is_shown_with_all_it_was(publisher: Publisher, conne
 def test_a_task_that_died_by_several_letters_is_shown_and_decided_once(
     publisher: Publisher, connection: Connection, client: Any
 ) -> None:
-    publisher.publish([dead_letter_for(bell(ring_no=n), "why") for n in range(3)] + foreign(1))
+    publisher.publish([dead_letter(bell(ring_no=n), "why") for n in range(3)] + foreign(1))
     task, other = sorted(seen(connection), key=lambda letter: not letter.doorbell)
     assert (task.task_id, task.copies, other.copies) == ("task-0", 3, 1)
     asked: list[str] = []

@@ -9,10 +9,10 @@ from typing import Any
 import amqp
 import pytest
 
-from chiffon.bus.letters import Letter, Message, dead_letter_for
+from chiffon.bus.letters import Letter, Message
 from chiffon.bus.publisher import Publisher
 from chiffon.bus.topology import Topology, TopologyMismatch
-from tests.bells import bare_channel, bell, ids, letters
+from tests.bells import bare_channel, bell, dead_letter, ids, letters
 
 UNROUTABLE = Letter("work", "nobody-listens", Message("unroutable", b"x"))
 NO_EXCHANGE = Letter("not-there", "work_queue", Message("no-exchange", b"x"))
@@ -100,7 +100,7 @@ def test_a_letter_that_amqp_cannot_say_delays_no_neighbour(publisher: Publisher,
 
 
 def test_a_debt_is_paid_to_the_dead_letters(publisher: Publisher, client: Any) -> None:
-    debt = dead_letter_for(bell(), "crashed 3 times")
+    debt = dead_letter(bell(), "crashed 3 times")
     assert publisher.publish([debt]).confirmed == ids(debt)
     assert client.basic_get("dlx_queue", no_ack=True).headers["chiffon_reason"] == "crashed 3 times"
 

@@ -67,9 +67,9 @@ def test_a_dead_letter_is_owed_until_it_is_paid_after_its_holders_time_is_over(b
     bench.settle(claim, Failed(an_error("it said no")))
     assert debts(bench) == []
     bench.pass_time(11)
-    ((ring, execution, reason),) = debts(bench)
+    ((ring, execution, died_at, reason),) = debts(bench)
     assert (ring.task_id, execution, reason) == (claim.task_id, claim.execution, "it said no")
-    assert ring.parameters == {"input": 7}
+    assert (ring.parameters, died_at) == ({"input": 7}, bench.row(claim.task_id)["finished_at"])
     assert debts(bench) == []  # whoever pays it has it for a while
     bench.pass_time(1000)
     assert len(debts(bench)) == 1

@@ -6,12 +6,15 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import Any
 
 import psycopg2
 import pytest
 
 from chiffon.bus.confirms import Receipt
+from chiffon.bus.connect import connect
+from chiffon.bus.dead_letters import look
 from chiffon.bus.letters import Letter
 from chiffon.config import Settings
 from chiffon.dispatch import ring as room
@@ -20,6 +23,7 @@ from chiffon.dispatch.ring import Debt, Ringer
 from chiffon.dispatch.submit import first_ring
 from chiffon.domain.errors import LedgerUnavailable, SchemaBehind
 from chiffon.domain.verdicts import Failed
+from chiffon.ledger import sweeps
 from chiffon.ledger.connect import Ledger
 from chiffon.ledger.failures import LostRace, RefusedData
 from tests.bells import bare_channel
@@ -159,9 +163,24 @@ def test_a_dead_letter_that_amqp_cannot_say_is_owed_no_longer(bench: Bench, brok
     bench.accept(task)
     bench.settle(bench.claimed(task.task_id), Failed(an_error()))
     assert bench.row(task.task_id)["dead_letter_owed"]
-    ringer.ring([Debt(first_ring(task), 1, "it broke")])
+    ringer.ring([Debt(first_ring(task), 1, datetime.now(UTC), "it broke")])
     until(lambda: not bench.row(task.task_id)["dead_letter_owed"])
     ringer.stop()
+
+
+def test_the_letter_that_pays_a_debt_says_when_its_task_died(bench: Bench, broker_url: str) -> None:
+    ringer = Ringer(Settings(database_url=bench.url, broker_url=broker_url), bench.ledger)
+    task = new_task()
+    bench.accept(task)
+    bench.settle(bench.claimed(task.task_id), Failed(an_error()))
+    bench.pass_time(3600)
+    with bench.transaction() as cursor:
+        ringer.ring(Debt(*debt) for debt in sweeps.debts(cursor, limit=10, older=60, lease=5))
+    until(lambda: not bench.row(task.task_id)["dead_letter_owed"])
+    ringer.stop()
+    with connect(broker_url, name="test") as connection:
+        (letter,) = look(connection).letters
+    assert letter.died_at == bench.row(task.task_id)["finished_at"].replace(microsecond=0)
 
 
 def test_a_ringer_that_finds_another_queue_is_not_ready_until_that_is_gone(

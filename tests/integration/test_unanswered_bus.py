@@ -10,7 +10,6 @@ from urllib.parse import urlsplit
 import amqp
 import pytest
 
-from chiffon.bus.letters import dead_letter_for
 from chiffon.config import Settings
 from chiffon.dispatch.ring import Debt, Ringer
 from chiffon.domain import ids
@@ -18,7 +17,7 @@ from chiffon.domain.states import State
 from chiffon.domain.tasks import Ring
 from chiffon.ledger import rings, sweeps
 from tests.api import DocumentedClient, api
-from tests.bells import bare_channel, bell
+from tests.bells import bare_channel, bell, dead_letter
 from tests.bench import LEASE
 from tests.chaos.relay import PUBLISH, STATEMENTS, Relay, Relays, wait_for
 from tests.desk import Desk
@@ -58,7 +57,7 @@ def bury(channel: Any, body: bytes, **properties: Any) -> None:
 
 def bury_task(channel: Any, task_id: str) -> None:
     """Put the dead letter of a task there, as the ringer does."""
-    said = dead_letter_for(bell(task_id=task_id), "it said no").message
+    said = dead_letter(bell(task_id=task_id), "it said no").message
     bury(channel, said.body, application_headers=dict(said.headers), **said.properties)
 
 

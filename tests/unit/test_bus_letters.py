@@ -10,7 +10,7 @@ from celery import Celery
 
 from chiffon.bus.letters import dead_letter_for
 from chiffon.bus.sealing import seal
-from tests.bells import bell
+from tests.bells import bell, dead_letter
 
 OWN = {"request_id", "trace_id", "ring_no", "chiffon_doorbell"}
 
@@ -82,7 +82,7 @@ def test_what_is_shown_of_large_parameters_is_short() -> None:
 @pytest.mark.parametrize("part", ["arguments", "parameters", "embed"])
 def test_what_a_large_task_says_is_left_to_its_row(part: str) -> None:
     large = {"arguments": ["x" * 40_000] * 2, "parameters": {"input": "ü" * 40_000}, "embed": {"chain": ["x" * 70_000]}}
-    for letter in (bell(**{part: large[part]}).letter(), dead_letter_for(bell(**{part: large[part]}), "x")):
+    for letter in (bell(**{part: large[part]}).letter(), dead_letter(bell(**{part: large[part]}), "x")):
         arguments, parameters, embed = json.loads(letter.message.body)
         assert (arguments, parameters) == ([], {})
         assert embed == {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
@@ -111,11 +111,11 @@ def test_a_dead_letter_is_the_doorbell_with_its_reason_on_the_dead_letter_exchan
 
 
 def test_a_reason_of_any_length_fits_the_letters_headers() -> None:
-    letter = dead_letter_for(bell(), "ü" * 200_000)
+    letter = dead_letter(bell(), "ü" * 200_000)
     assert letter.message.headers["chiffon_reason"] == "ü" * 1024
     assert seal(letter, channel=1, frame_max=131_072)
 
 
 def test_a_debt_paid_twice_can_be_known_by_its_message_id() -> None:
-    assert dead_letter_for(bell(), "x").message.message_id == dead_letter_for(bell(), "x").message.message_id
-    assert dead_letter_for(bell(), "x").message.message_id != bell().message_id
+    assert dead_letter(bell(), "x").message.message_id == dead_letter(bell(), "x").message.message_id
+    assert dead_letter(bell(), "x").message.message_id != bell().message_id

@@ -12,7 +12,7 @@ import pytest
 
 from chiffon.bus.letters import Message, dead_letter_for
 from chiffon.bus.postmortem import Coroner, DeadLetter, legible
-from tests.bells import bell
+from tests.bells import bell, dead_letter
 
 
 def lying(body: bytes = b"body", headers: dict[str, Any] | None = None, **properties: Any) -> Any:
@@ -53,7 +53,7 @@ def test_all_doorbells_of_a_task_have_one_id() -> None:
     first, second, debt, other = examine(
         of(bell().letter().message),
         of(bell(ring_no=2).letter().message),
-        of(dead_letter_for(bell(), "why").message),
+        of(dead_letter(bell(), "why").message),
         of(bell(1).letter().message),
     )
     assert first.id == second.id == debt.id != other.id
