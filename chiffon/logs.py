@@ -71,6 +71,11 @@ def redacted_repr(value: object, settings: Settings, *, limit: int = 1024) -> st
     return text if len(text) <= limit else text[: limit - 3] + "..."
 
 
+def redacted_text(text: str, settings: Settings) -> str:
+    """``text`` as logs, events and Flower show it: secrets hidden."""
+    return _scrubber(settings.secret_parameters).text(text)
+
+
 class Scrubber:
     """Takes secrets out of what is to be logged. ``secret``: parts of the names whose values are hidden."""
 

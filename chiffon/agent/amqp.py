@@ -12,29 +12,34 @@ from kombu.utils.functional import maybe_list
 from kombu.utils.json import dumps
 
 from chiffon.agent.run import Draft, Run, current
+from chiffon.bus.frames import frame_handler
 from chiffon.bus.inflate import message_factory
 from chiffon.bus.topology import Topology
+from chiffon.logs import redacted_repr
 
 
-class NamedConnection(Connection):
-    """kombu's connection, which over TLS also holds a broker's certificate against the name that it is called by.
+class CarefulConnection(Connection):
+    """kombu's connection, which reads whatever a message carries, and knows over TLS whom it speaks to.
 
-    py-amqp is told no name by kombu, and then takes any certificate that somebody vouches for.
+    py-amqp is told no name by kombu, and then takes any certificate that somebody vouches for. Both are options of the
+    moment: `celery inspect stats` shows what stays with the connection, as JSON.
     """
 
     def _establish_connection(self) -> Any:
         transport = self.transport  # that of amqps:// asks for TLS when it is made
-        given, self.ssl = self.ssl, _named(self.ssl, self.hostname)
+        given = self.ssl, self.transport_options
+        self.ssl = _named(self.ssl, self.hostname)
+        self.transport_options = {**(self.transport_options or {}), "frame_handler": frame_handler}
         try:
             return transport.establish_connection()
         finally:
-            self.ssl = given  # the next broker of the list has another name, and so may a clone
+            self.ssl, self.transport_options = given  # the next broker of the list has another name; so may a clone
 
 
 class LedgerAMQP(AMQP):
     """Publishes as Celery does, but for what follows from a run: that becomes rows, in its settling commit."""
 
-    Connection = NamedConnection
+    Connection = CarefulConnection
 
     def TaskConsumer(self, channel: Any, queues: Any = None, accept: Any = None, **options: Any) -> Any:  # noqa: N802
         """A consumer of the work queues, after the whole topology was declared on its connection.
@@ -48,6 +53,15 @@ class LedgerAMQP(AMQP):
         # kombu decompresses a message before anybody has looked at its size.
         consumer.channel.message_to_python = message_factory(consumer.channel, settings.max_message)
         return consumer
+
+    def as_task_v2(
+        self, task_id: str, name: str, args: Any = None, kwargs: Any = None, *more: Any, **options: Any
+    ) -> Any:
+        """As Celery's, without secrets in what it shows of the arguments: events and Flower repeat that."""
+        for shown, value in (("argsrepr", args), ("kwargsrepr", kwargs)):
+            if options.get(shown) is None:
+                options[shown] = redacted_repr(value, self.app.settings)
+        return super().as_task_v2(task_id, name, args, kwargs, *more, **options)
 
     @property
     def send_task_message(self) -> Any:

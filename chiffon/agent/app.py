@@ -10,12 +10,11 @@ from typing import Any
 from celery import Celery
 from kombu.entity import Exchange
 
-from chiffon.agent import aftermath, lifecycle, revoking  # noqa: F401  -- they connect themselves
+from chiffon.agent import aftermath, consuming, lifecycle, revoking  # noqa: F401  -- they connect themselves
 from chiffon.agent.amqp import LedgerAMQP
 from chiffon.agent.announcing import LedgerEvents
 from chiffon.agent.answering import LedgerControl
 from chiffon.agent.task import LedgerTask, as_celery_task, with_end_caught
-from chiffon.bus.frames import frame_handler
 from chiffon.bus.topology import WORK_EXCHANGE, Topology
 from chiffon.config import Settings, settings
 from chiffon.domain.discovery import import_workers
@@ -88,12 +87,7 @@ def required(chosen: Settings, queues: tuple[str, ...]) -> dict[str, Any]:
         "accept_content": ["json"],
         "task_protocol": 2,
         # A publish that the broker has not confirmed did not happen.
-        # Properties that py-amqp cannot read would end the worker, and the next one.
-        "broker_transport_options": {
-            "confirm_publish": True,
-            "client_properties": {"connection_name": "chiffon"},
-            "frame_handler": frame_handler,
-        },
+        "broker_transport_options": {"confirm_publish": True, "client_properties": {"connection_name": "chiffon"}},
         # A connection that is dead but not closed is noticed within twice this time, in seconds.
         "broker_heartbeat": 20,
         # An agent waits for its broker as long as it takes.

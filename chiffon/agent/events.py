@@ -8,6 +8,7 @@ from celery.utils.saferepr import saferepr
 
 from chiffon.domain.states import ENDS, State
 from chiffon.domain.verdicts import Completed, Replaced, Verdict, WorkError
+from chiffon.logs import redacted_text
 
 _REPLACED = WorkError("Replaced", "replaced by another task")
 
@@ -32,9 +33,10 @@ def tell_ended(request: Any, verdict: Verdict, status: str, *, shown: str | None
         request.send_event("task-succeeded", result=shown or saferepr(verdict.result, 1024), runtime=runtime)
         return
     error = _REPLACED if isinstance(verdict, Replaced) else verdict.error
+    message, traceback = (redacted_text(text or "", request.app.settings) for text in (error.message, error.traceback))
     if status == State.CANCELLED:
         request.send_event("task-revoked", terminated=True, signum=None, expired=False)
     elif status in ENDS:
-        request.send_event("task-failed", exception=f"{error.type}: {error.message}", traceback=error.traceback)
+        request.send_event("task-failed", exception=f"{error.type}: {message}", traceback=traceback or None)
     else:  # it runs again: retried, given back, or after a crash
-        request.send_event("task-retried", exception=error.message, traceback=error.traceback)
+        request.send_event("task-retried", exception=message, traceback=traceback or None)

@@ -6,7 +6,7 @@ import os
 import signal
 import weakref
 from time import monotonic, time
-from typing import Any, Protocol
+from typing import Any
 
 import structlog
 from billiard.einfo import ExceptionWithTraceback
@@ -25,22 +25,13 @@ from chiffon.agent.ledger_backend import work_error
 from chiffon.agent.outcome import Outcome
 from chiffon.agent.reading import Reader
 from chiffon.agent.run import Report, Run, running
+from chiffon.agent.together import Together
 from chiffon.agent.trace import do_work
 from chiffon.domain.tasks import Claim
 from chiffon.domain.verdicts import Cancelled, DeadLettered, GivenBack, TimedOut, WorkError
 from chiffon.domain.work import WorkType
 
 log = structlog.get_logger(__name__)
-
-
-class Together(Protocol):
-    """What goes to a process of the pool with others."""
-
-    def recall(self) -> None:
-        """Have those that have not begun come back."""
-
-    def catch_up(self, request: ClaimedRequest) -> bool:
-        """Note whether a member has begun; False: how it ended is on its way."""
 
 
 class ClaimedRequest(Request):
@@ -204,6 +195,11 @@ class ClaimedRequest(Request):
         self.outcome.reach(self, TimedOut(work_error(exc)), report)
 
     # What others want of it
+
+    def info(self, safe: bool = False) -> dict[str, Any]:
+        """What `celery inspect` and Flower show of it: without secrets, whatever they ask for."""
+        shown: dict[str, Any] = super().info(safe=True)
+        return shown
 
     def acknowledge(self) -> None:
         """Acknowledge the message; the ledger owns the work."""

@@ -22,7 +22,7 @@ from chiffon.agent.slate import slates
 from chiffon.agent.task import seconds_until
 from chiffon.config import settings
 from chiffon.domain.verdicts import Completed, DeadLettered, GivenBack, Replaced, RetryLater, Verdict, WorkError
-from chiffon.logs import Scrubber, about
+from chiffon.logs import about, redacted_text
 
 _CELERYS = frozenset(vars(Context)) | {"lang", "task", "argsrepr", "kwargsrepr", "compression"}
 """The headers that are Celery's own. Left to itself, it makes this set anew for each task."""
@@ -56,7 +56,7 @@ def do_work(
             said, info, shown = ExceptionInfo(internal=True), TraceInfo(states.FAILURE, error), None
     report = run.report
     report.runtime = time.monotonic() - began
-    report.shown = _scrubber().text(shown) if shown else None
+    report.shown = redacted_text(shown, settings()) if shown else None
     told_nobody = _is_broken_off(said, info)
     if report.verdict is None:
         report.verdict = _unsaid(info, run)
@@ -92,12 +92,6 @@ def do_several(number: int, jobs: Sequence[tuple[Any, ...]]) -> tuple[int, Repor
 @cache
 def _hostname() -> str:
     return socket.gethostname()
-
-
-@cache
-def _scrubber() -> Scrubber:
-    """What hides secrets in what events and Flower show: work may give back what it was given."""
-    return Scrubber(settings().secret_parameters)
 
 
 def _is_broken_off(said: Any, info: Any) -> bool:

@@ -46,7 +46,7 @@ _CANNOT_READ = (
 def frame_handler(connection: Any, callback: Callable[..., Any]) -> Callable[[Frame], bool]:
     """py-amqp's frame handler, over frames that it can read: for ``amqp.Connection(frame_handler=...)``.
 
-    kombu and Celery pass it on from ``broker_transport_options``.
+    kombu passes it on from its ``transport_options``.
     """
     on_frame = method_framing.frame_handler(connection, callback)
 
