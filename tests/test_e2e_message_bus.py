@@ -7,6 +7,7 @@ Times are settings: seconds here (`tests.e2e.stack.QUICK`), minutes in productio
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -535,7 +536,7 @@ def test_native_celery_client_works(
 def test_flower_shows_the_work(api: HttpClient, celery_worker: AgentNode, flower: Flower) -> None:
     eventually("Flower to see the agent", lambda: celery_worker.agent_id in flower.show("/api/workers?refresh=1"))
     done = api.dispatch("echo", {"input": {"shown": "as it is", "password": "not to be shown"}})
-    failed = api.dispatch("fail", {"message": "shown too"})
+    failed = api.dispatch("fail", {"message": "shown too: amqp://user:not-to-be-shown@host"})
 
     def shown(task_id: str, state: str) -> dict[str, Any] | None:
         task: dict[str, Any] = flower.show("/api/tasks").get(task_id, {})
@@ -550,8 +551,9 @@ def test_flower_shows_the_work(api: HttpClient, celery_worker: AgentNode, flower
     assert "as it is" in success["result"]
     assert "as it is" in success["kwargs"]
     assert "shown too" in failure["exception"]
-    assert "not to be shown" not in flower.get("/api/tasks").text
-    for path in ("/", "/workers", "/tasks", f"/task/{done}", "/api/workers", "/api/tasks", f"/api/task/info/{done}"):
+    pages = ["/", "/workers", f"/worker/{celery_worker.agent_id}", "/tasks", f"/task/{done}"]
+    for path in (*pages, "/api/workers?refresh=1", "/api/tasks", f"/api/task/info/{done}"):
+        assert not re.search("not.to.be.shown", flower.get(path).text), path
         assert flower.get(path).status_code == 200, path
         assert flower.get(path, login=None).status_code == 401, path
         assert flower.get(path, login=("chiffon", "guessed")).status_code == 401, path

@@ -22,7 +22,7 @@ from chiffon.domain.verdicts import (
     WorkError,
 )
 from chiffon.ledger.settle import Fenced, Recorded
-from tests.claimed import Books, claimed
+from tests.claimed import Books, app, claimed
 
 WRONG = WorkError("ValueError", "no", traceback="line 1")
 
@@ -69,3 +69,21 @@ def test_a_failure_is_told_with_its_reason() -> None:
 
 def test_the_end_of_a_run_that_was_overtaken_is_no_news() -> None:
     assert events_of(Completed('"done"'), Fenced()) == []
+
+
+def test_no_event_shows_a_secret() -> None:
+    leaky = WorkError("ValueError", "token=hunter2", traceback="at postgresql://app:hunter2@host/db")
+    for verdict, status in ((Failed(leaky), State.FAILED), (RetryLater(1.0, leaky), State.RETRYING)):
+        ((_, fields),) = events_of(verdict, Recorded(status, owes_dead_letter=False, fresh=True))
+        assert "ValueError" in str(fields) or "token" in str(fields)
+        assert "hunter2" not in str(fields)
+
+
+def test_what_work_sends_is_announced_without_secrets() -> None:
+    options = {"create_sent_event": True}
+    message = app().amqp.as_task_v2(
+        "t-1", "echo", [{"token": "hunter2"}], {"password": "hunter2", "input": 1}, **options
+    )
+    assert "hunter2" in str(message.body)
+    assert message.sent_event["kwargs"] == "{'password': '[redacted]', 'input': 1}"
+    assert "hunter2" not in str((message.sent_event, message.headers))
