@@ -13,12 +13,13 @@ from typing import Any, NamedTuple, TypeAlias
 
 from chiffon.dispatch.company import Company
 from chiffon.dispatch.options import checked
+from chiffon.dispatch.twins import accept_in_order
 from chiffon.domain.errors import IdempotencyKeyReused, LedgerUnavailable, OutcomeUnknown, TaskExists
 from chiffon.domain.idempotency import fingerprint
 from chiffon.domain.tasks import Acceptance, Accepted, Duplicate, IdTaken, KeyReused, NewTask, Ring
 from chiffon.domain.values import check_value
 from chiffon.domain.work import WorkTypes, registry
-from chiffon.ledger.accept import accept_free, accept_inside, accept_many
+from chiffon.ledger.accept import accept_free, accept_inside
 from chiffon.ledger.connect import Ledger, on_connection
 from chiffon.ledger.failures import CommitUnknown, LostRace, RefusedData
 
@@ -95,19 +96,15 @@ def submit_all(ledger: Ledger, tasks: Sequence[NewTask], *, lease: float) -> tup
         LedgerUnavailable: nothing was accepted.
         OutcomeUnknown: the ledger went away before it said whether it had accepted.
     """
-    origins = _origins(tasks)
-    unique = [task for index, task in enumerate(tasks) if origins[index] == index]
     try:
-        fates, pending = _repeat_lost_races(lambda: _accept(ledger, unique, lease))
+        fates, pending = _repeat_lost_races(lambda: _accept(ledger, tasks, lease))
     except _Unanswered as unanswered:
-        fates, pending = _accept_again(ledger, unique, lease, unanswered)
-    fate_of = dict(zip((task.task_id for task in unique), fates, strict=True))
-    rings = [first_ring(task) for task in unique if task.task_id in pending]
-    firsts = [tasks[origin] for origin in origins]
-    return [
-        fate_of[first.task_id] if origins[index] == index else _twin(task, first, fate_of[first.task_id])
-        for index, (task, first) in enumerate(zip(tasks, firsts, strict=True))
-    ], rings
+        fates, pending = _accept_again(ledger, tasks, lease, unanswered)
+    return fates, [
+        first_ring(task)
+        for task, fate in zip(tasks, fates, strict=True)
+        if isinstance(fate, Accepted) and task.task_id in pending
+    ]
 
 
 def submit(connection: Any, work_type: str, parameters: Mapping[str, Any] | None = None, **options: Any) -> str:
@@ -185,7 +182,7 @@ def _accept(ledger: Ledger, tasks: Sequence[NewTask], lease: float) -> _Accepted
     found: _Accepted = ([], set())
     try:
         with ledger.transaction() as cursor:
-            found = accept_many(cursor, tasks, lease=lease)
+            found = accept_in_order(cursor, tasks, lease=lease)
     except CommitUnknown as error:
         raise _Unanswered(str(error), found[0]) from error
     return found
@@ -267,23 +264,3 @@ def _accept_again(ledger: Ledger, tasks: Sequence[NewTask], lease: float, unansw
         first.task_id,
         first.request_id,
     ) from unanswered
-
-
-def _origins(tasks: Sequence[NewTask]) -> list[int]:
-    """For each task its own index, or that of the first one with which it shares a ``task_id`` or ``request_id``."""
-    first: dict[tuple[str, str], int] = {}
-    origins = []
-    for index, task in enumerate(tasks):
-        names = (("task", task.task_id), ("request", task.request_id))
-        origin = min((first[name] for name in names if name in first), default=index)
-        if origin == index:
-            first.update(dict.fromkeys(names, index))
-        origins.append(origin)
-    return origins
-
-
-def _twin(task: NewTask, first: NewTask, fate: Acceptance) -> Acceptance:
-    """What becomes of a task that shares an id with an earlier one of the same batch."""
-    if task.fingerprint == first.fingerprint:
-        return fate if isinstance(fate, KeyReused | IdTaken) else Duplicate(fate.task_id)
-    return IdTaken(fate.task_id) if task.task_id == first.task_id else KeyReused(fate.task_id)

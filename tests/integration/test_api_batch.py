@@ -63,6 +63,16 @@ def test_a_task_id_twice_with_another_payload_is_409(client: DocumentedClient) -
     assert [item["code"] for item in items] == [202, 409]
 
 
+def test_a_refused_task_takes_none_along_that_has_its_request_id(client: DocumentedClient) -> None:
+    (before,) = batch(client, ECHO)
+    refused, taken = batch(
+        client,
+        {"work_type": "fail", "task_id": before["task_id"], "request_id": "once"},
+        {**ECHO, "request_id": "once"},
+    )
+    assert (refused["code"], taken["code"]) == (409, 202)
+
+
 def test_a_thousand_tasks_are_one_batch(client: DocumentedClient) -> None:
     items = batch(client, *[{**ECHO, "priority": 1 + n % 5} for n in range(1000)])
     assert {item["code"] for item in items} == {202}

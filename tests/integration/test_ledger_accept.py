@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import uuid
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis.strategies import lists, sampled_from, tuples
 
 from chiffon.dispatch.submit import submit_all
 from chiffon.domain.states import State
@@ -15,6 +18,11 @@ from chiffon.ledger.accept import accept
 from chiffon.ledger.queries import task as read_task
 from tests.bench import ENDING, LEASE, Bench
 from tests.builders import new_task
+
+Dispatch = tuple[str, str, int]
+"""A task id of the caller's own or none, a key, and what the payload is."""
+
+DISPATCHES = tuples(sampled_from(["", "a", "b"]), sampled_from("xy"), sampled_from([1, 2]))
 
 
 def other_payload(task: NewTask, **fields: Any) -> NewTask:
@@ -204,6 +212,31 @@ def test_the_twin_of_a_refused_task_is_refused_with_it(bench: Bench, fresh: bool
     taken = other_payload(another_key(holder))
     fates, _ = submit_all(bench.ledger, [reused, another_id(reused), taken, another_key(taken)], lease=LEASE)
     assert fates == [*[KeyReused(holder.task_id)] * 2, *[IdTaken(holder.task_id)] * 2]
+
+
+def answers(bench: Bench, dispatches: list[list[Dispatch]]) -> list[Any]:
+    """What each of some batches is told, and what is rung; ids are unlike those of any other call."""
+    run, told, rung, number = uuid.uuid4().hex, [], [], 0
+    for batch in dispatches:
+        tasks = []
+        for task_id, request_id, payload in batch:
+            number += 1
+            ids = {"task_id": f"{run}{task_id or number}", "request_id": f"{run}{request_id}"}
+            tasks.append(new_task(**ids, parameters={"input": payload}, fresh=not task_id))
+        fates, rings = submit_all(bench.ledger, tasks, lease=LEASE)
+        told += [repr(fate).replace(run, "") for fate in fates]
+        rung += [ring.task_id.replace(run, "") for ring in rings]
+    return [told, rung]
+
+
+@settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(before=lists(DISPATCHES, max_size=3), batch=lists(DISPATCHES, max_size=6))
+def test_each_of_a_batch_is_answered_as_it_would_be_by_itself(
+    bench: Bench, before: list[Dispatch], batch: list[Dispatch]
+) -> None:
+    one_by_one = [[dispatch] for dispatch in batch]
+    first = [[dispatch] for dispatch in before]
+    assert answers(bench, [*first, batch]) == answers(bench, [*first, *one_by_one])
 
 
 def test_a_thousand_are_one_commit(bench: Bench, fresh: bool) -> None:
