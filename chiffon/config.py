@@ -121,7 +121,7 @@ class Settings(BaseModel):
 
     @property
     def direct_url(self) -> str:
-        """The ledger's URL that goes through no transaction pooler (protocol rule 10)."""
+        """The ledger's URL past any transaction pooler, which would take locks and LISTEN away with their session."""
         return self.database_direct_url or self.database_url
 
     @classmethod
