@@ -153,7 +153,7 @@ def validated_database_url(url: str) -> str:
     """A database's URL that came another way than by the environment, checked and completed alike.
 
     Raises:
-        SettingsError: it is none.
+        SettingsError: it is not one.
     """
     try:
         return Settings(database_url=url).database_url

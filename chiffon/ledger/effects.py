@@ -66,7 +66,7 @@ def after_end(ends: str) -> str:
 
 # A CTE `ended (task_id, request_id, trace_id, priority, canvas, status, execution, agent_id, finished_at, history_no,
 # error, detail, result, celery_state, traceback, children, uncaught)` goes before it; `uncaught`: what the end
-# sets off is not written down by who ends the task. Each step:
+# sets off is not written down by whoever ends the task. Each step:
 # followed  pending, following -> the same end: of two messages with one request_id one is run
 # kept      the result, for whoever asks Celery's way
 # freed     the idempotency key runs out some time after the end

@@ -136,7 +136,7 @@ class Listener:
     def begin_again(self) -> None:
         """Forget, in a forked child, what is the parent's: its waiters, its thread, its lock and its session.
 
-        The session's socket is let go of by `unshared`, as that of each.
+        The session's socket is let go of by `unshared`, as every session's is.
         """
         self._begin()
 
