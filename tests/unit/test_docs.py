@@ -167,7 +167,7 @@ def test_every_test_that_is_cited_exists(page: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=named)
 def test_every_file_that_is_named_exists(page: Path) -> None:
     for name in quoted(page):
-        if re.fullmatch(r"(chiffon|tests|workers|docs)/[\w./-]+\.\w+", name) and "0002_" not in name:
+        if re.fullmatch(r"(chiffon|tests|workers|docs)/[\w./-]+\.\w+", name):
             assert (REPOSITORY / name).exists(), name
 
 
