@@ -3,7 +3,6 @@
 worker_prefetch_multiplier = 1  # a message already fetched cannot be overtaken by an urgent one
 worker_send_task_events = True  # Flower shows what happens
 task_send_sent_event = True  # ... and what waits
-task_track_started = False  # the ledger knows when a run starts
 worker_proc_alive_timeout = 30.0  # a loaded machine forks slowly
 worker_max_tasks_per_child = 10_000  # whatever leaks, leaks no further
 result_extended = True  # names and arguments beside each result

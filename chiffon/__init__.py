@@ -1,4 +1,4 @@
-"""Chiffon's public face. Celery is imported only by who asks for the application: `celery -A chiffon`."""
+"""Chiffon's public face. Celery is imported only by whoever asks for the application: `celery -A chiffon`."""
 
 from __future__ import annotations
 

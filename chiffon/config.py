@@ -121,7 +121,7 @@ class Settings(BaseModel):
 
     @property
     def direct_url(self) -> str:
-        """The ledger's URL that goes through no transaction pooler (protocol rule 10)."""
+        """The ledger's URL past any transaction pooler, which would take locks and LISTEN away with their session."""
         return self.database_direct_url or self.database_url
 
     @classmethod
@@ -153,7 +153,7 @@ def validated_database_url(url: str) -> str:
     """A database's URL that came another way than by the environment, checked and completed alike.
 
     Raises:
-        SettingsError: it is none.
+        SettingsError: it is not one.
     """
     try:
         return Settings(database_url=url).database_url

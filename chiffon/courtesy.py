@@ -1,4 +1,4 @@
-"""Courtesy: in Python one thread works at a time, and who has much to do in the background lets others go first."""
+"""Courtesy: in Python one thread works at a time, and one with much to do in the background lets others go first."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ EVERY = 64
 """Items after which to let others go: a millisecond or two, where Python's own is five."""
 
 MOMENT = 0.0001
-"""Seconds: who gives way for none at all is often the next one again."""
+"""Seconds: a thread that gives way for none at all is often the next one again."""
 
 
 def courteously(items: Iterable[T]) -> Iterator[T]:

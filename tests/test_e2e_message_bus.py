@@ -563,11 +563,14 @@ def test_flower_shows_the_work(api: HttpClient, celery_worker: AgentNode, flower
 def test_quickstart_is_true(services: Services, tmp_path: Path) -> None:
     clone = tmp_path / "clone"
     subprocess.run(["git", "clone", "--quiet", REPOSITORY, clone], check=True)
-    blocks = parse((clone / "README.md").read_text())
+    pages = {name: parse((clone / name).read_text()) for name in ("README.md", "docs/http-api.md", "docs/work.md")}
+    files = [block for block in pages["docs/work.md"] if "title" in block.options]  # agents find them when they start
 
     reader = Reader(clone, tmp_path)
     try:
-        reader.follow(blocks)
+        reader.follow(files, "docs/work.md")
+        for page, blocks in pages.items():
+            reader.follow(blocks, page)
         reader.close()
     finally:
         reader.kill()

@@ -38,7 +38,7 @@ _CHARSETS = re.compile(
     r"utf-?(8|16|16le|16be)|us-ascii|iso-8859-\d+|windows-\d+|koi8-[ru]|gb(k|2312|18030)|big5|shift_jis|euc-(jp|kr)",
     re.IGNORECASE,
 )
-"""What a body may say that it is written in. Python knows codecs beside these that are none for text, or slow."""
+"""What a body may say that it is written in. Python knows codecs beside these that are not for text, or slow."""
 
 _CHARSET = re.compile(r"charset=[\"']?([\w.:-]+)", re.IGNORECASE)
 
@@ -95,7 +95,7 @@ def request(
     must be one of them. Up to 5 redirects are followed, each checked in the same way; one to another origin takes no
     credentials along. Proxies of the environment are not used: they would resolve the name again.
 
-    The body is text, or base64 for what is none, as ``encoding`` says. Of a long one the beginning is kept, and
+    The body is text, or base64 for what is not text, as ``encoding`` says. Of a long one the beginning is kept, and
     ``truncated`` is true.
     """
     given = settings()
@@ -155,7 +155,7 @@ def fetch(sent: Request, rules: Rules, timeout: float) -> Answer:
 
 
 def _redirected(sent: Request, response: Response, secret: tuple[str, ...]) -> Request | None:
-    """The request that a redirect asks for (RFC 9110 section 15.4), or None if the answer is none."""
+    """The request that a redirect asks for (RFC 9110 section 15.4), or None if the answer is not one."""
     location = response.headers.get("location")
     if response.status not in _REDIRECTS or location is None:
         return None
@@ -202,7 +202,7 @@ def _answer(url: str, response: Response, max_result: int, seconds: float) -> An
 
 
 def _as_text(response: Response) -> str | None:
-    """The body as text that Postgres can keep, or None if it is none."""
+    """The body as text that Postgres can keep, or None if it is not text."""
     named = _CHARSET.search(response.headers.get("content-type", ""))
     charset = named[1] if named and _CHARSETS.fullmatch(named[1]) else "utf-8"
     for torn in range(4 if response.truncated else 1):  # a cut may fall into a character, of 4 bytes at most

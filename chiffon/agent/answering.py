@@ -20,9 +20,9 @@ class AnsweringNode(Node):
     state: Any
 
     def reply(self, data: Any, exchange: str, routing_key: str, ticket: str, **_: Any) -> None:
-        """Answer, once: the connection of the events has heartbeats, and who asks again is answered on the next one.
+        """Answer, once: the connection of the events has heartbeats, and whoever asks again is answered on the next.
 
-        Who asks has declared the exchange.
+        Whoever asks has declared the exchange.
         """
         dispatcher = self.state.consumer.event_dispatcher
         producer = dispatcher.producer if dispatcher is not None else None

@@ -205,7 +205,7 @@ class PostgresBackend(Waiting, Chords, Backend):
 
     @contextmanager
     def _statements(self) -> Iterator[Cursor]:
-        """As `_transaction`, each statement one of its own: who only reads waits for one answer instead of three."""
+        """As `_transaction`, each statement one of its own: a reader waits for one answer instead of three."""
         self._prepare()
         with self.ledger.statements() as cursor:
             yield cursor

@@ -59,7 +59,7 @@ class Chords:
     def release_chord(self, group_id: str, callback: Any) -> None:
         """Apply the callback to what the header returned, or fail it as one that could not be applied.
 
-        Only for who was told, by `results.finish_part`, that the chord is its to release.
+        Only for whoever was told, by `results.finish_part`, that the chord is its to release.
         """
         try:
             values = self.header_values(group_id)

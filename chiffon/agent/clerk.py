@@ -37,7 +37,7 @@ GATHER = 200
 """Claims and settlements that go into one statement, at most."""
 
 CROWD = 16
-"""Commands in a round after which more are waited for before the next: who is that busy has work at hand meanwhile."""
+"""Commands in a round after which more are waited for before the next: so busy an agent has other work meanwhile."""
 
 GATHER_FOR = 0.01
 """Seconds for which they are waited for: a statement costs about the same for ten and for a hundred."""

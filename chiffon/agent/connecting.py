@@ -22,7 +22,7 @@ RECONNECT_EVERY = 1.0
 class Meanwhile:
     """Runs the event loop without the broker: the pool, the timers, the mailbox. One for each call for a connection.
 
-    ``timers``: what was set meanwhile, and is none of the connection's. Celery, which runs no loop before it is
+    ``timers``: what was set meanwhile, and is not the connection's. Celery, which runs no loop before it is
     connected, takes all of that for the connection's, and cancels it with that: time limits, and whom a rate holds up.
     """
 

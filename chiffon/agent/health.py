@@ -20,7 +20,7 @@ PATIENCE = 5.0
 """Seconds that the broker has to answer, and then the agent."""
 
 LIMIT = 20.0
-"""Seconds after which it is over for who has not answered, whatever keeps them."""
+"""Seconds after which it is over for whoever has not answered, whatever keeps them."""
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """An agent's life in the ledger: its incarnation, the lock that proves it, and its heartbeat.
 
-The session that holds the lock is the one that makes the claims: who has lost the one can no longer do the other.
+The session that holds the lock is the one that makes the claims: whoever has lost the one can no longer do the other.
 """
 
 from __future__ import annotations

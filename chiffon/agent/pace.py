@@ -11,7 +11,7 @@ NEWEST_COUNTS = 0.1
 """The weight of the newest run in the mean."""
 
 LONGEST_SHORT = 0.05
-"""Seconds: who takes longer is not short, however much may be held."""
+"""Seconds: what takes longer is not short, however much may be held."""
 
 LEAST = 1 / 256
 """The part of a slot that the shortest run counts for."""

@@ -47,7 +47,7 @@ class Direct:
 
 
 class Unrunnable(MalformedMessage):
-    """A message of the right form that nobody can run: its task is written down, dead-lettered, for who waits."""
+    """A message of the right form that nobody can run: its task is written down, dead-lettered, for whoever waits."""
 
     def __init__(self, reason: str, task: NewTask) -> None:
         super().__init__(reason)
@@ -216,7 +216,7 @@ class Reader:
         if envelope is None and task.work_type in self.celery_tasks:
             try:
                 revived([task.arguments, task.parameters])
-            except Exception as error:  # noqa: BLE001 -- whatever kombu's decoders raise on a mark that is none
+            except Exception as error:  # noqa: BLE001 -- whatever kombu's decoders raise on a mark that is not one
                 raise Unrunnable(f"the arguments cannot be decoded: {error!r}"[:1000], task) from None
             return task
         try:

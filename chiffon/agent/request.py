@@ -257,7 +257,7 @@ class ClaimedRequest(Request):
             super().terminate(pool, signal)
 
     def revoked(self) -> bool:
-        """Celery's own revoke, for who uses that."""
+        """Celery's own revoke, for whoever uses that."""
         if self._already_revoked:
             return True
         if self.id not in state.revoked:

@@ -87,7 +87,7 @@ class Rounds:
             self.paid = [paid for paid in self.paid if paid not in settled]
 
     def _give_back_forgotten(self) -> None:
-        """Give back what the ledger says that this agent runs, and it does not know of (protocol rule 13)."""
+        """Give back what the ledger says that this agent runs, and it does not know of: nobody else would run it."""
         incarnation = self._life.incarnation
         if incarnation is None:
             return

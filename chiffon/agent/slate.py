@@ -75,7 +75,7 @@ class Slate:
             return False
         before, self._head.at = self._head.at, time.monotonic()
         self._head.begun = place
-        # In this order: who recalls writes the limit, and looks a moment later who had begun.
+        # In this order: whoever recalls writes the limit, and looks a moment later who had begun.
         if place < self._head.limit:
             return True
         self._head.begun, self._head.at = place - 1, before

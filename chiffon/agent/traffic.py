@@ -1,4 +1,4 @@
-"""What an agent sees of its queues, and which messages must have been lost by it (protocol rule 5).
+"""What an agent sees of its queues, and which messages must have been lost by it (decision 0016).
 
 "Queued too long while agents are idle" would never fire under load, and always while other queues idle. Instead: a
 queue hands out the messages of one priority in the order in which they came; and to a consumer that has room it hands

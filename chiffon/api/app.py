@@ -84,7 +84,7 @@ def _parts(app: APIFlask, settings: Settings) -> parts.Parts:
 
 
 def _keep_to_yourself(response: Response) -> Response:
-    """Answers are true for a moment, and for who asked."""
+    """Answers are true for a moment, and for whoever asked."""
     response.headers.setdefault("Cache-Control", "no-store")
     response.headers["X-Content-Type-Options"] = "nosniff"
     return response

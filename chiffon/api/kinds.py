@@ -52,7 +52,7 @@ TASK_EXISTS = Kind(
     "task-exists", 409, "The task id is taken", "Choose another task_id, or leave it out; repeat with equal payload."
 )
 WRONG_STATE = Kind(
-    "wrong-state", 409, "The task's state does not allow it", "GET /tasks/{task_id} shows its state and history."
+    "wrong-state", 409, "The task's state does not allow it", "GET /tasks/{task_id}/events shows its state and history."
 )
 BODY_TOO_LARGE = Kind(
     "body-too-large", 413, "The body is too large", "Send less (large data by URL), or raise CHIFFON_MAX_BODY."

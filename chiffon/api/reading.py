@@ -87,7 +87,7 @@ def _read(size: int) -> bytes:
         return request.stream.read(size)
     except HTTPException:
         raise
-    except Exception as error:  # each server has its own for chunks that are none, and for a client that is gone
+    except Exception as error:  # each server has its own for chunks that are not, and for a client that is gone
         raise ApiProblem(
             kinds.NOT_JSON, f"the body ends too early, or its chunks cannot be told apart ({type(error).__name__})"
         ) from error

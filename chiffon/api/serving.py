@@ -24,7 +24,7 @@ GONE_AFTER = 20_000
 class StayingWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
     """A worker whose thread answers its client's next request too, if it comes at once and nobody waits for a thread.
 
-    In gunicorn's own, each request goes by way of the main thread, twice: for who sends one after the other that is a
+    In gunicorn's own, each request goes by way of the main thread, twice: to a client that sends many in turn that is a
     tenth of what a dispatch costs. And it calls the system more often than it must. Each call lets another thread have
     the interpreter, which costs more than the call.
     """

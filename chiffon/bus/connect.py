@@ -103,7 +103,7 @@ def connect(broker_url: str, *, name: str, patience: float = 10.0, heartbeat: in
         broker_url: ``amqp://user:password@host:5672/vhost``; ``amqps://`` checks the certificate and the host name.
         name: what the broker's own tools show for this connection.
         patience: seconds, > 0, that each of the broker's answers may take.
-        heartbeat: seconds between proofs of life; who holds the connection calls `Connection.tend` more often.
+        heartbeat: seconds between proofs of life; whoever holds the connection calls `Connection.tend` more often.
 
     Raises:
         BrokerUnavailable: none of them answers; says why for each, and what to do. Passwords are hidden.

@@ -110,7 +110,7 @@ class Doorbell(NamedTuple):
         return properties
 
     def _celery_headers(self, secret: tuple[str, ...]) -> dict[str, Any]:
-        """Celery's ``as_task_v2`` (`celery/app/amqp.py`), without what is none: each header costs whoever reads it."""
+        """Celery's ``as_task_v2`` (`celery/app/amqp.py`), without what is None: each header costs whoever reads it."""
         return {
             "lang": "py",
             "group": self.group_id,

@@ -15,7 +15,7 @@ MOST = 100
 """Questions that are asked together, at most."""
 
 PAUSE = 0.002
-"""Seconds that the next question waits for others, if the last one was not alone: who asked then asks again soon."""
+"""Seconds that the next question waits for others, if the last one was not alone: its askers ask again soon."""
 
 
 class _Entry(Generic[Q, A]):
@@ -40,7 +40,7 @@ class _Entry(Generic[Q, A]):
 
 
 class Company(Generic[Q, A]):
-    """Thread-safe. Who comes alone, after one who was alone, asks at once; who comes meanwhile goes with the next.
+    """Thread-safe. A caller who is alone, as the last one was, asks at once; others meanwhile go with the next.
 
     ``ask``: the answers to some questions, in their order. ``apart``: questions for which it is the same are never
     asked together.

@@ -1,4 +1,4 @@
-"""Which messages must have been lost: what agents saw, and what the broker says of its queues (protocol rule 5)."""
+"""Which messages must have been lost: what agents saw, and what the broker says of its queues (decision 0016)."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ class MessageEnvelope(BaseModel):
 
 
 def parse_envelope(value: Any) -> MessageEnvelope:
-    """The envelope that a JSON value is. Raises MalformedMessage, saying where it is none."""
+    """The envelope that a JSON value is. Raises MalformedMessage, saying where it is not one."""
     try:
         return MessageEnvelope.model_validate(value)
     except ValidationError as found:

@@ -60,7 +60,7 @@ class TaskNotFound(ChiffonError):
 
 
 class AgentNotFound(ChiffonError):
-    """No agent of that name was ever registered."""
+    """No agent of that name is known."""
 
 
 class WrongState(ChiffonError):

@@ -98,7 +98,7 @@ def parse(text: str | bytes) -> Any:
     """Parse JSON text strictly.
 
     Raises:
-        NotJson: it is none.
+        NotJson: it is not JSON.
         InvalidValue: it says what the ledger cannot keep, or one name of an object twice: which of the two is meant?
     """
     try:

@@ -133,8 +133,8 @@ class LedgerFigures:
 class QueueFigures:
     """What the ledger knows of a queue.
 
-    ``oldest_age_seconds``: for how long the task has waited for an agent that waits longest, None if none does. Whose
-    time came later, or who ran before, waits since then; who waits for another task's end is not counted.
+    ``oldest_age_seconds``: for how long the task has waited for an agent that waits longest, None if none does. One
+    whose time came later, or that ran before, waits since then; one that waits for another's end is not counted.
     """
 
     queue: str

@@ -1,4 +1,4 @@
-"""Reading an end, for who sees to what it sets off."""
+"""Reading an end, for whoever sees to what it sets off."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ SELECT t.work_type, t.status, t.priority, t.arguments, t.parameters, t.canvas, c
 
 
 def read(cursor: Cursor, task_id: str, *, after: str) -> End | None:
-    """The end of a task; None if it has none any more, because it was replayed meanwhile, or is gone.
+    """The end of a task; None if it no longer has one, because it was replayed meanwhile, or is gone.
 
     ``after``: the id of the task that sees to it. It is made of that end, so that no other is taken for it.
     """

@@ -48,7 +48,7 @@ _SESSION = {
 }
 """What the server is to do for every session.
 
-It drops the session soon after the client's host is gone: its own default would be two hours. Who holds a row for
+It drops the session soon after the client's host is gone: its own default would be two hours. Whoever holds a row for
 longer than two seconds holds up nobody else's: the statement is a LostRace.
 """
 
@@ -89,7 +89,7 @@ class Ledger:
 
     @property
     def engine(self) -> Engine:
-        """SQLAlchemy's engine, for who shares the pool (Flask-SQLAlchemy)."""
+        """SQLAlchemy's engine, for whoever shares the pool (Flask-SQLAlchemy)."""
         if self._engine is None or self._pid != os.getpid():
             if self._engine is not None:
                 self._engine.dispose(close=False)  # the sockets are the parent's

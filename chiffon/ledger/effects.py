@@ -43,7 +43,7 @@ def releasing(group_id: str) -> str:
 
 
 def after_end(ends: str) -> str:
-    """CTEs that leave what some ends set off to a task of its own each (protocol rule 17).
+    """CTEs that leave what some ends set off to a task of its own each: what follows is part of the end (guarantee 8).
 
     ``ends``: a SELECT of their task_id, trace_id, priority, canvas and history_no.
     """
@@ -66,8 +66,8 @@ def after_end(ends: str) -> str:
 
 # A CTE `ended (task_id, request_id, trace_id, priority, canvas, status, execution, agent_id, finished_at, history_no,
 # error, detail, result, celery_state, traceback, children, uncaught)` goes before it; `uncaught`: what the end
-# sets off is not written down by who ends the task. Each step:
-# followed  pending, following -> the same end (protocol rule 21)
+# sets off is not written down by whoever ends the task. Each step:
+# followed  pending, following -> the same end: of two messages with one request_id one is run
 # kept      the result, for whoever asks Celery's way
 # freed     the idempotency key runs out some time after the end
 # told      the history says so

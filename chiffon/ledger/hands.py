@@ -11,7 +11,7 @@ from chiffon.domain.errors import Busy
 from chiffon.ledger.connect import Ledger
 
 DEAD_LETTERS = 0x6465_6164
-"""The lock of who has a hand in ``dlx_queue``: two hands hide each other's letters."""
+"""The lock of whoever has a hand in ``dlx_queue``: two hands hide each other's letters."""
 
 # name: take hand  -- waits for the lock, which this transaction holds until its end, idle for as long as it takes
 _TAKE_HAND = """
@@ -22,7 +22,7 @@ SELECT pg_advisory_xact_lock(%(lock)s)
 
 @contextmanager
 def one_hand(ledger: Ledger, lock: int, *, patience: float = 8.0) -> Iterator[None]:
-    """Hold ``lock`` meanwhile. ``patience``: seconds to wait for who holds it, less than `ANSWER_WITHIN`.
+    """Hold ``lock`` meanwhile. ``patience``: seconds to wait for whoever holds it, less than `ANSWER_WITHIN`.
 
     Raises:
         Busy: it was held all the time.

@@ -22,7 +22,7 @@ from chiffon.ledger.failures import translated
 logger = logging.getLogger(__name__)
 
 REREAD = 5.0
-"""Seconds after which a waiter reads again without having been told to (protocol rule 24)."""
+"""Seconds after which a waiter reads again without having been told to: while a session is lost, nobody is told."""
 
 LINGER = 30.0
 """Seconds that the session stays open after the last waiter has left: the next is likely to come soon."""
@@ -136,7 +136,7 @@ class Listener:
     def begin_again(self) -> None:
         """Forget, in a forked child, what is the parent's: its waiters, its thread, its lock and its session.
 
-        The session's socket is let go of by `unshared`, as that of each.
+        The session's socket is let go of by `unshared`, as every session's is.
         """
         self._begin()
 

@@ -113,7 +113,7 @@ DURABLY = Planned(
     "SELECT set_config('synchronous_commit', 'on', true)"
     " WHERE current_setting('synchronous_commit') NOT IN ('on', 'remote_apply')",
 )
-"""Goes before a statement whose commit is a promise (protocol rule 16), for a server's default may be less.
+"""Goes before a statement whose commit is a promise (guarantees 1 and 2), for a server's default may be less.
 
 For this transaction only, and with the statement itself: a session's setting is nobody's behind a pooler.
 """

@@ -1,4 +1,4 @@
-"""The README's commands, run as a reader would type them: nothing is rewritten, and what fails there fails here.
+"""A page's commands, run as a reader would type them: nothing is rewritten, and what fails there fails here.
 
 What is run are the fenced blocks of these languages, in the order of the page, from the root of a fresh clone:
 
@@ -206,13 +206,13 @@ class Reader:
         self._others: list[Terminal] = []
         self.typed: list[Block] = []
 
-    def follow(self, blocks: list[Block]) -> None:
-        """Do what each block says. Raises NotTrue, naming the block."""
+    def follow(self, blocks: list[Block], page: str = "README.md") -> None:
+        """Do what each block of ``page`` says. Raises NotTrue, naming the block."""
         for block in blocks:
             try:
                 self._do(block)
             except AssertionError as error:
-                raise NotTrue(f"README.md, line {block.line}: {error}\n{block.text}") from error
+                raise NotTrue(f"{page}, line {block.line}: {error}\n{block.text}") from error
 
     def close(self) -> None:
         """Press Ctrl-C in every terminal that is still busy, the newest first. Fails if something does not end."""

@@ -75,6 +75,13 @@ def test_the_diagram_of_states_shows_only_lawful_steps() -> None:
     assert {target for _, target in arrows} == set(State)
 
 
+@pytest.mark.parametrize("room", ["agent", "dispatch"])
+def test_each_module_is_on_the_map_once(room: str) -> None:
+    text = (DOCS / "architecture.md").read_text().partition(f"### The modules of `{room}/`")[2]
+    shown = re.findall(r"`(\w+)`", text.partition("\n#")[0])
+    assert sorted(shown) == sorted(path.stem for path in (REPOSITORY / "chiffon" / room).glob("[!_]*.py"))
+
+
 def test_the_table_of_celerys_words_is_the_one_of_the_code() -> None:
     shown = table(DOCS / "celery.md", "Celery's words for the states")
     assert {name: [word] for name, word in CELERY_STATES.items()} == shown
@@ -167,7 +174,7 @@ def test_every_test_that_is_cited_exists(page: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=named)
 def test_every_file_that_is_named_exists(page: Path) -> None:
     for name in quoted(page):
-        if re.fullmatch(r"(chiffon|tests|workers|docs)/[\w./-]+\.\w+", name) and "0002_" not in name:
+        if re.fullmatch(r"(chiffon|tests|workers|docs)/[\w./-]+\.\w+", name):
             assert (REPOSITORY / name).exists(), name
 
 

@@ -24,7 +24,7 @@ blueprint = APIBlueprint("events", __name__, tag={"name": "Tasks"})
 MEDIA_TYPE = "text/event-stream"
 
 QUIET = 5.0
-"""Seconds of silence, at most: proxies cut what is silent for long, and who has gone is noticed by writing.
+"""Seconds of silence, at most: proxies cut what is silent for long, and whoever has gone is noticed by writing.
 
 Whose host still answers, by writing twice; whose host has gone too, by what it leaves unacknowledged.
 """

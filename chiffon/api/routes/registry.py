@@ -39,7 +39,7 @@ def work_types() -> Reply:
 
 
 @blueprint.get("/agents")
-@operation(Operation(gives={200: (AgentList, "Every agent that was ever here.")}, problems=kinds.OF_THE_LEDGER))
+@operation(Operation(gives={200: (AgentList, "Every agent that is not forgotten.")}, problems=kinds.OF_THE_LEDGER))
 def agents() -> Reply:
     """List the agents, each in its newest life."""
     found = find_agents(parts().ledger, offline_after=parts().settings.offline_after)
