@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from chiffon.bus.letters import DOORBELL, is_short
+from chiffon.bus.postmortem import BROKERS_OWN
 from chiffon.domain import ids
 from chiffon.domain.errors import InvalidInput, MalformedMessage
 from chiffon.domain.retry import LONGEST_WAIT
@@ -84,7 +85,7 @@ def _senders_own(headers: dict[str, Any]) -> dict[str, Any]:
     """Headers that only the sender and the work know, as far as JSON can say them."""
     found = {}
     for name, value in headers.items():
-        if name not in _CELERYS and not name.startswith("x-"):
+        if name not in _CELERYS and not name.startswith(BROKERS_OWN):
             with suppress(InvalidInput):
                 check_value({name: value})
                 found[name] = value
@@ -172,17 +173,17 @@ def priority(value: Any) -> int:
 
 
 def limits(value: Any) -> tuple[float | None, float | None]:
-    """The hard and the soft time limit, in seconds."""
+    """The hard and the soft time limit, in seconds; none and 0 leave it to the task, as with Celery."""
     if value is None:
         return None, None
     if not isinstance(value, list | tuple) or len(value) != 2:
         raise MalformedMessage("timelimit is no pair of seconds")
     for seconds in value:
-        if seconds is None:
+        if seconds is None or (seconds == 0 and seconds is not False):
             continue
         if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds <= LONGEST_WAIT:
             raise MalformedMessage("timelimit is no pair of seconds, of ten years at most")
-    return value[0], value[1]
+    return value[0] or None, value[1] or None
 
 
 def moment(value: Any, name: str) -> datetime | None:

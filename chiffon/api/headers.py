@@ -15,8 +15,11 @@ IDEMPOTENCY_KEY = "Idempotency-Key"
 LONGEST_WAIT = 60
 """Seconds: a longer `Prefer: wait` is cut to this."""
 
+_TELLING = 9
+"""Digits of it that are looked at."""
+
 _QUOTED = re.compile(r'"((?:[^"\\]|\\["\\])*)"')
-_WAIT = re.compile(r'wait\s*=\s*(?:"(\d{1,9})"|(\d{1,9}))', re.IGNORECASE)
+_WAIT = re.compile(r'wait\s*=\s*(?:"0*(\d+)"|0*(\d+))', re.IGNORECASE)
 
 
 def idempotency_key() -> str | None:
@@ -51,7 +54,8 @@ def wait_seconds() -> int | None:
     for preference in request.headers.get("Prefer", "").split(","):  # WSGI has joined several of them
         found = _WAIT.fullmatch(preference.partition(";")[0].strip())
         if found:
-            return min(int(found.group(1) or found.group(2)), LONGEST_WAIT)
+            seconds = found[1] or found[2]
+            return min(int(seconds[:_TELLING]), LONGEST_WAIT)  # of a larger one the beginning is too long as well
     return None
 
 

@@ -8,13 +8,13 @@ from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 
-from chiffon.domain.ids import MAX_REQUEST_ID, MAX_TASK_ID, is_request_id, is_task_id, is_uuid, trace_id_from
+from chiffon.dispatch import options
+from chiffon.dispatch.options import LABEL_KEY, MAX_LABEL, MAX_LABELS, TWO_TIMES
+from chiffon.domain.ids import MAX_REQUEST_ID, is_uuid
 from chiffon.domain.states import State
 from chiffon.domain.values import MAX_DEPTH
 
 YEAR = 365 * 86_400
-LABEL_KEY = r"[A-Za-z0-9][A-Za-z0-9_./-]{0,62}"
-_LABEL_KEY = re.compile(LABEL_KEY)
 _LABEL = re.compile(rf"({LABEL_KEY})[:=](.*)", re.DOTALL)
 _DIGITS = re.compile(r"[0-9]{1,9}")
 _LAST = datetime(9999, 1, 1, tzinfo=UTC)
@@ -38,29 +38,10 @@ def _moment(value: object) -> datetime:
     return moment
 
 
-def _request_id(value: str) -> str:
-    if not is_request_id(value):
-        raise ValueError(f"must have 1-{MAX_REQUEST_ID} printable characters")
-    return value
-
-
 def _task_id(value: str) -> str:
     if not is_uuid(value):
         raise ValueError("must be a UUID, such as 0190a0e8-7b1c-7cc3-98c4-dc0c0c07398f")
-    return value.lower()
-
-
-def _any_task_id(value: str) -> str:
-    if not is_task_id(value):
-        raise ValueError(f"must have 1-{MAX_TASK_ID} printable characters")
-    return value
-
-
-def _trace_id(value: str) -> str:
-    found = trace_id_from(value)
-    if found is None:
-        raise ValueError("must have 32 hex digits (or be a UUID), not all of them zero")
-    return found
+    return value  # in its own case: so it is asked for later, and so a message names it
 
 
 def _text(value: str) -> str:
@@ -82,24 +63,17 @@ def _label(value: object) -> tuple[str, str]:
     return found[1], found[2]
 
 
-def _label_keys(labels: dict[str, str]) -> dict[str, str]:
-    for key in labels:
-        if not _LABEL_KEY.fullmatch(key):
-            raise ValueError(f"{key!a} is no key: 1-63 letters, digits and _ . / -, a letter or digit first")
-    return labels
-
-
 Moment = Annotated[datetime, BeforeValidator(_moment), WithJsonSchema({"type": "string", "format": "date-time"})]
-RequestId = Annotated[str, Field(min_length=1, max_length=MAX_REQUEST_ID), AfterValidator(_request_id)]
+RequestId = Annotated[str, Field(min_length=1, max_length=MAX_REQUEST_ID), AfterValidator(options.checked_request_id)]
 TraceId = Annotated[
     str,
-    AfterValidator(_trace_id),
+    AfterValidator(options.checked_trace_id),
     Field(description="32 hex digits (W3C Trace Context), or a UUID.", examples=["4bf92f3577b34da6a3ce929d0e0e4736"]),
 ]
 NewTaskId = Annotated[str, AfterValidator(_task_id), WithJsonSchema({"type": "string", "format": "uuid"})]
-AnyTaskId = Annotated[str, AfterValidator(_any_task_id)]
+AnyTaskId = Annotated[str, AfterValidator(options.checked_task_id)]
 Text = Annotated[str, Field(max_length=500), AfterValidator(_text)]
-LabelValue = Annotated[str, Field(max_length=255)]
+LabelValue = Annotated[str, Field(max_length=MAX_LABEL)]
 Limit = Annotated[int, BeforeValidator(_count)]
 Label = Annotated[
     tuple[str, str], BeforeValidator(_label, json_schema_input_type=str), WithJsonSchema({"type": "string"})
@@ -149,14 +123,14 @@ class Dispatch(Body):
     expires_in_seconds: float | None = Field(
         default=None, gt=0, le=10 * YEAR, description="Not worth starting after so long: it becomes `expired`."
     )
-    labels: Annotated[dict[str, LabelValue], AfterValidator(_label_keys)] = Field(
-        default_factory=dict, max_length=32, description="The caller's own notes, to find tasks by."
+    labels: Annotated[dict[str, LabelValue], AfterValidator(options.checked_labels)] = Field(
+        default_factory=dict, max_length=MAX_LABELS, description="The caller's own notes, to find tasks by."
     )
 
     @model_validator(mode="after")
     def _one_time(self) -> Self:
         if self.delay_seconds is not None and self.run_at is not None:
-            raise ValueError("delay_seconds and run_at are two times: send one of them")
+            raise ValueError(TWO_TIMES)
         return self
 
 

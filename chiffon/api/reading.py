@@ -37,7 +37,7 @@ def read_json() -> Any:
             f"the body's type is {kind or 'not given'}: send Content-Type: application/json",
             headers={"Accept": "application/json"},
         )
-    if coding := request.headers.get("Content-Encoding"):
+    if (coding := request.headers.get("Content-Encoding", "")).lower() not in {"", "identity"}:
         raise ApiProblem(
             kinds.UNSUPPORTED_MEDIA_TYPE,
             f"the body is encoded as {coding!a}: send it as it is",

@@ -14,7 +14,7 @@ from chiffon.bus.letters import DIED_AT, DOORBELL, PERSISTENT, QUEUE, REASON, Le
 from chiffon.bus.topology import WORK_EXCHANGE, WORK_QUEUE
 from chiffon.domain.ids import derived_id
 
-_BROKERS_OWN = ("x-death", "x-first-death-", "x-last-death-", "x-delivery-count", "x-acquired-count", "x-opt-")
+BROKERS_OWN = ("x-death", "x-first-death-", "x-last-death-", "x-delivery-count", "x-acquired-count", "x-opt-")
 """Headers that the broker writes, and counts up each time somebody looks; a replay leaves them behind."""
 
 _NOT_AGAIN = frozenset({"message_id", "user_id", "cluster_id", "expiration", "delivery_mode", "application_headers"})
@@ -138,7 +138,7 @@ def _repr(value: object) -> str:
 
 
 def _left_behind(header: object) -> bool:
-    return str(header).startswith(_BROKERS_OWN) or header in {"CC", "BCC", UNREADABLE, REASON, DIED_AT, QUEUE}
+    return str(header).startswith(BROKERS_OWN) or header in {"CC", "BCC", UNREADABLE, REASON, DIED_AT, QUEUE}
 
 
 def _deaths(headers: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:

@@ -12,6 +12,9 @@ from chiffon.domain.views import AgentView, TaskFilter, TaskView
 from chiffon.ledger import queries
 from chiffon.ledger.connect import Ledger
 
+PAGE_BYTES = 16_000_000
+"""Bytes of parameters after which a page of tasks ends: as values of Python, and as the answer, they are more."""
+
 
 @dataclass(frozen=True)
 class Page:
@@ -38,12 +41,10 @@ def check_task_id(task_id: str) -> None:
 
 
 def find_tasks(ledger: Ledger, wanted: TaskFilter, *, limit: int) -> Page:
-    """Up to ``limit`` tasks that fit. Raises LedgerUnavailable."""
+    """Up to ``limit`` tasks that fit, fewer if their parameters are large. Raises LedgerUnavailable."""
     with ledger.transaction() as cursor:
-        found = queries.tasks(cursor, wanted, limit=limit + 1)
-    page = found[:limit]
-    last = page[-1] if len(found) > limit else None
-    return Page(page, (last.created_at, last.task_id) if last else None)
+        page, has_more = queries.tasks(cursor, wanted, limit=limit, max_bytes=PAGE_BYTES)
+    return Page(page, (page[-1].created_at, page[-1].task_id) if has_more else None)
 
 
 def find_agents(ledger: Ledger, *, offline_after: float) -> list[AgentView]:

@@ -29,7 +29,7 @@ def accept_in_order(cursor: Cursor, tasks: Sequence[NewTask], *, lease: float) -
 
 
 def _firsts(tasks: Sequence[NewTask], indexes: Sequence[int]) -> dict[int, int]:
-    """For each index that of the earliest with the same ``task_id``, or else ``request_id``: its own if there is none."""
+    """For each index that of the earliest with the same ``task_id``, or else ``request_id``; its own without one."""
     earliest: dict[tuple[str, str], int] = {}
     found = {}
     for index in indexes:

@@ -105,8 +105,10 @@ def parse(text: str | bytes) -> Any:
         value = json.loads(text, object_pairs_hook=_object)
     except RecursionError:
         raise InvalidValue(f"the JSON is nested more than {MAX_DEPTH} deep") from None
-    except ValueError as error:
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise NotJson(f"not valid JSON: {error}") from None
+    except ValueError:  # Python reads no integer of more than 4,300 digits
+        raise InvalidValue(f"the JSON has a number of more than {MAX_DIGITS} digits") from None
     check_value(value)
     return value
 

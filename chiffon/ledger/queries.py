@@ -128,6 +128,9 @@ SELECT CASE WHEN t.work_type = ANY(%(known)s::text[]) THEN t.work_type ELSE %(ot
 OTHER = "other"
 """What all work types are called that nobody knows."""
 
+_AT_ONCE = 64
+"""Tasks of a list that are read together: each may have as many parameters as a request may."""
+
 _QUANTILES = (0.5, 0.9, 0.99)
 
 
@@ -148,15 +151,30 @@ def several(cursor: Cursor, task_ids: Sequence[str]) -> dict[str, TaskView]:
     return {row[0]: TaskView(*row) for row in cursor.fetchall()}
 
 
-def tasks(cursor: Cursor, wanted: TaskFilter, *, limit: int) -> list[TaskView]:
-    """Up to ``limit`` tasks, newest first, that fit the filter."""
+def tasks(cursor: Cursor, wanted: TaskFilter, *, limit: int, max_bytes: int) -> tuple[list[TaskView], bool]:
+    """Up to ``limit`` tasks, newest first, that fit the filter, and whether there are more.
+
+    The last of them may go beyond ``max_bytes`` of parameters. A transaction has one such list.
+    """
     conditions, values = _conditions(wanted)
     cursor.execute(
-        f"SELECT {_TASK_COLUMNS % {'result': 'NULL::jsonb'}} FROM tasks t"
+        "DECLARE listed NO SCROLL CURSOR FOR"
+        f" SELECT octet_length(t.parameters::text), {_TASK_COLUMNS % {'result': 'NULL::jsonb'}} FROM tasks t"
         f" WHERE {' AND '.join(conditions) or 'true'} ORDER BY t.created_at DESC, t.task_id DESC LIMIT %(limit)s",
-        {**values, "limit": limit},
+        {**values, "limit": limit + 1},
     )
-    return [TaskView(*row) for row in cursor.fetchall()]
+    found: list[TaskView] = []
+    size = 0
+    while True:
+        cursor.execute(f"FETCH {_AT_ONCE} FROM listed")
+        rows = cursor.fetchall()
+        for length, *row in rows:
+            if len(found) == limit or size > max_bytes:
+                return found, True
+            found.append(TaskView(*row))
+            size += length
+        if len(rows) < _AT_ONCE:
+            return found, False
 
 
 def _conditions(wanted: TaskFilter) -> tuple[list[str], dict[str, Any]]:

@@ -135,9 +135,19 @@ def test_equal_parameters_are_equal_however_they_are_written(client: DocumentedC
 def test_a_task_id_that_exists_is_a_duplicate_or_409(client: DocumentedClient) -> None:
     task_id = str(uuid4())
     assert dispatch(client, task_id=task_id).status_code == 202
-    again = dispatch(client, task_id=task_id.upper())
+    again = dispatch(client, task_id=task_id)
     assert (again.status_code, again.json["duplicate"]) == (200, True)
     assert problem(dispatch(client, task_id=task_id, parameters={"input": 2})) == (409, "task-exists", set())
+
+
+def test_a_task_is_asked_for_by_its_id_as_the_caller_writes_it(client: DocumentedClient) -> None:
+    task_id = str(uuid4()).upper()
+    assert dispatch(client, task_id=task_id).json["task_id"] == task_id
+    for path in (f"/tasks/{task_id}", f"/status/{task_id}"):
+        found = client.get(path).json
+        assert found is not None
+        assert found["task_id"] == task_id
+    assert client.post(f"/tasks/{task_id}/cancel").status_code == 200
 
 
 def test_eight_racers_with_one_key_make_one_task(client: DocumentedClient) -> None:
@@ -216,9 +226,10 @@ def test_prefer_wait_answers_202_when_the_time_is_over(client: DocumentedClient)
 
 def test_prefer_wait_on_ended_work_answers_at_once(client: DocumentedClient, agent: HandAgent) -> None:
     agent.complete(dispatch(client, request_id="once").json["task_id"], 1)
-    response = dispatch(client, {"Prefer": 'wait="3600"'}, request_id="once")
-    assert (response.status_code, response.headers["Preference-Applied"]) == (200, "wait=60")
-    assert response.json["result"] == 1
+    for seconds in ("3600", "0061", "9" * 5000):
+        response = dispatch(client, {"Prefer": f'wait="{seconds}"'}, request_id="once")
+        assert (response.status_code, response.headers["Preference-Applied"]) == (200, "wait=60")
+        assert response.json["result"] == 1
 
 
 @pytest.mark.parametrize("preference", ["wait", "wait=soon", "wait=-1", "return=minimal", "waits=5", ""])

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from typing import Any
+from urllib.parse import quote
 from uuid import uuid4
 
 import pytest
 
 from chiffon.domain.verdicts import DeadLettered, RetryLater, TimedOut, WorkError
+from chiffon.ledger.accept import accept
+from chiffon.ledger.connect import open_session, session_transaction
 from tests.api import ECHO, DocumentedClient, api, dispatch, problem
+from tests.builders import new_task
 from tests.hand_agent import HandAgent
 
 ERROR = WorkError("ValueError", "no", traceback="Traceback ...")
@@ -54,6 +59,21 @@ def test_a_task_shows_its_runs_and_its_result(client: DocumentedClient, agent: H
 def test_status_is_the_same_by_another_name(client: DocumentedClient) -> None:
     task_id = dispatch(client)
     assert get(client, f"/status/{task_id}") == get(client, f"/tasks/{task_id}")
+
+
+@pytest.mark.parametrize("task_id", ["ä b?#%", "a&b=c;d", ".."])
+def test_a_task_of_any_name_is_shown_followed_cancelled_and_replayed(ledger_url: str, task_id: str) -> None:
+    """By Celery's clients: over HTTP a new one's is a UUID."""
+    client = api(database_url=ledger_url)
+    with closing(open_session(ledger_url, "a sender")) as session, session_transaction(session) as cursor:
+        accept(cursor, [new_task(task_id=task_id)], lease=5)
+    path = f"/tasks/{quote(task_id, safe='')}"
+    assert get(client, path)["task_id"] == get(client, path.replace("tasks", "status"))["task_id"] == task_id
+    assert client.post(f"{path}/cancel").status_code == 200
+    assert "cancelled" in client.get(f"{path}/events").text
+    replayed = client.post(f"{path}/replay")
+    assert replayed.status_code == 202
+    assert get(client, replayed.headers["Location"])["status"] == "pending"
 
 
 def test_a_task_that_is_not_there_is_404(client: DocumentedClient) -> None:

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from chiffon.dispatch.find import find_task, find_tasks
+from chiffon.dispatch import find
+from chiffon.dispatch.find import PAGE_BYTES, find_task, find_tasks
 from chiffon.domain.errors import TaskNotFound
 from chiffon.domain.states import ENDS, State
 from chiffon.domain.verdicts import Completed, Crashed, RetryLater
@@ -20,7 +21,8 @@ from tests.builders import an_error, new_task
 def found(bench: Bench, *, limit: int = 100, **wanted: Any) -> list[str]:
     """The ids of the tasks that fit."""
     with bench.transaction() as cursor:
-        return [view.task_id for view in queries.tasks(cursor, TaskFilter(**wanted), limit=limit)]
+        views, _ = queries.tasks(cursor, TaskFilter(**wanted), limit=limit, max_bytes=PAGE_BYTES)
+        return [view.task_id for view in views]
 
 
 def pages(bench: Bench, size: int, **wanted: Any) -> list[list[str]]:
@@ -99,7 +101,7 @@ def test_times_bear_their_zone_and_are_the_same_moments_whatever_the_servers_is(
 def test_lists_are_newest_first_without_results(bench: Bench) -> None:
     tasks = [bench.task_in(State.COMPLETED) for _ in range(3)]
     with bench.transaction() as cursor:
-        views = queries.tasks(cursor, TaskFilter(), limit=10)
+        views, _ = queries.tasks(cursor, TaskFilter(), limit=10, max_bytes=PAGE_BYTES)
     assert [view.task_id for view in views] == tasks[::-1]
     assert {(view.result, view.executions) for view in views} == {(None, ())}
 
@@ -165,6 +167,23 @@ def test_pages_of_a_filter_hold_what_fits_only(bench: Bench) -> None:
     assert pages(bench, 2, status="queued") == [tasks[5:2:-2], tasks[1:2]]
 
 
+def test_a_page_ends_where_its_parameters_become_large(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(find, "PAGE_BYTES", 2_000)
+    tasks = [bench.born(parameters={"input": "x" * size}) for size in (3_000, 10, 3_000, 1_500, 1_500, 10)]
+    assert pages(bench, 100) == [tasks[:2:-1], tasks[2:3], tasks[1::-1]]
+
+
+@pytest.mark.parametrize("size", [63, 64, 65, 128])
+def test_a_long_page_is_whole(bench: Bench, size: int) -> None:
+    bench.accept(*(new_task() for _ in range(129)))
+    assert [len(page) for page in pages(bench, size)] == {
+        63: [63, 63, 3],
+        64: [64, 64, 1],
+        65: [65, 64],
+        128: [128, 1],
+    }[size]
+
+
 def test_an_empty_list_is_one_empty_page(bench: Bench) -> None:
     page = find_tasks(bench.ledger, TaskFilter(status="failed"), limit=5)
     assert (list(page.tasks), page.next_after) == ([], None)
@@ -217,8 +236,9 @@ class Explaining:
     def __init__(self, cursor: Any) -> None:
         self._cursor = cursor
 
-    def execute(self, statement: str, values: Any) -> None:
-        self._cursor.execute(f"EXPLAIN {statement}", values)
+    def execute(self, statement: str, values: Any = None) -> None:
+        if not statement.startswith("FETCH"):
+            self._cursor.execute(f"EXPLAIN {statement}", values)
 
     def fetchall(self) -> list[Any]:
         return []
@@ -233,7 +253,7 @@ def plan_of(bench: Bench, wanted: TaskFilter) -> str:
     )
     bench.sql("ANALYZE tasks")
     with bench.transaction() as cursor:
-        queries.tasks(Explaining(cursor), wanted, limit=100)
+        queries.tasks(Explaining(cursor), wanted, limit=100, max_bytes=PAGE_BYTES)
         return "\n".join(line for (line,) in cursor.fetchall())
 
 

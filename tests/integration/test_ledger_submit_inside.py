@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 import psycopg2
@@ -165,6 +166,10 @@ def test_a_refusal_writes_nothing_and_leaves_the_transaction_as_it_was(bench: Be
         {"expires_in_seconds": 0},
         {"labels": {"a": "\x00"}},
         {"labels": {"a": 1}},
+        {"labels": {"a:b": "found by no list"}},
+        {"labels": {"a": "b" * 256}},
+        {"labels": {f"a{n}": "" for n in range(33)}},
+        {"delay_seconds": 1, "run_at": datetime(2030, 1, 1, tzinfo=UTC)},
     ],
     ids=str,
 )

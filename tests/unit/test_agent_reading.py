@@ -120,6 +120,12 @@ def test_any_celery_task_of_this_agent_is_work_in_celerys_form() -> None:
     assert read.fingerprint != task(native([1, 3], {"x": 3}, task="celery.add")).fingerprint
 
 
+def test_the_sender_s_own_headers_are_kept_and_the_broker_s_are_not() -> None:
+    own = {"tenant": "a", "x-tenant": "b"}
+    brokers = {"x-death": [{}], "x-first-death-queue": "q", "x-delivery-count": 2, "x-opt-enqueue-time": 1}
+    assert task(native(**own, **brokers)).canvas["headers"] == own
+
+
 def test_headers_of_a_canvas_are_kept() -> None:
     embed = {"callbacks": [{"task": "next"}], "errbacks": [], "chain": None, "chord": {"task": "body"}, "new": 1}
     read = task(
@@ -151,6 +157,7 @@ def test_limits_and_times_of_celery_are_the_ledgers() -> None:
     assert read.expires_at == datetime(2030, 1, 31, 10, tzinfo=UTC)
     assert (read.request_id, read.keyed) == ("r-1", True)
     assert task(native(timelimit=[None, None])).timeout is None
+    assert task(native(timelimit=[0, 0.0])).timeout is None
 
 
 @pytest.mark.parametrize("content_type", ["application/json", "Application/JSON; charset=utf-8", "text/json", "", None])

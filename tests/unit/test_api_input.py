@@ -81,6 +81,11 @@ def test_a_compressed_body_is_415(client: DocumentedClient) -> None:
     assert problem(response) == (415, "unsupported-media-type", set())
 
 
+def test_a_body_that_says_it_is_as_it_is_is_read(client: DocumentedClient) -> None:
+    response = post(client, "/dispatch", b'{"work_type": 1}', Content_Encoding="identity")
+    assert problem(response) == (422, "invalid-input", {"/work_type"})
+
+
 def test_json_by_another_name_is_json(client: DocumentedClient) -> None:
     for content_type in ("application/json; charset=utf-8", "application/vnd.acme+json"):
         assert client.post("/dispatch", data=json.dumps(ECHO), content_type=content_type).status_code == 503
