@@ -72,13 +72,14 @@ class Desk:
         answer: Callable[[Any], None] = lambda found: self.fates.update({claim.task_id: found})  # noqa: E731
         self.clerk.tell(Finished(settlement, Report(settlement.verdict), claim.trace_id, answer))
 
-    def hear(self, *task_ids: str, within: float = PATIENCE) -> list[Any]:
+    def hear(self, *task_ids: str) -> list[Any]:
         """What the clerk has said of these tasks."""
-        deadline = time.monotonic() + within
-        while not self.fates.keys() >= set(task_ids):
-            assert time.monotonic() < deadline, f"it has only said {self.fates}"
+
+        def has_been_said() -> bool:
             self.mailbox.open()
-            time.sleep(0.02)
+            return self.fates.keys() >= set(task_ids)
+
+        until(has_been_said)
         return [self.fates[task_id] for task_id in task_ids]
 
     def claimed(self, task_id: str) -> Claim:
