@@ -5,27 +5,21 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Collection
 from typing import Any, TypeVar
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 import pytest
 
 from chiffon.domain.errors import LedgerUnavailable
 from chiffon.ledger.connect import Ledger
 from tests.bench import Bench
-from tests.chaos.relay import COMMIT, Relay, Relays
+from tests.chaos.relay import COMMIT, Relays
+from tests.proxy import through
 
 T = TypeVar("T")
 
 TABLES = """
 SELECT table_name FROM information_schema.tables WHERE table_schema = 'public' AND table_name <> 'alembic_version'
 """
-
-
-def through(relay: Relay, url: str) -> str:
-    """The URL of the same thing, by way of a relay."""
-    parts = urlsplit(url)
-    credentials, at, _ = parts.netloc.rpartition("@")
-    return urlunsplit(parts._replace(netloc=f"{credentials}{at}127.0.0.1:{relay.port}"))
 
 
 class Doubt:
@@ -35,7 +29,7 @@ class Doubt:
         parts = urlsplit(bench.url)
         self.bench = bench
         self._relay = relays.before(str(parts.hostname), int(parts.port or 5432))
-        self.url = through(self._relay, bench.url)
+        self.url = through(self._relay.port, bench.url)
         self.ledger = Ledger(self.url, pool_size=2)
 
     def unanswered(self, do: Callable[[], T], after: bytes = b"") -> None:

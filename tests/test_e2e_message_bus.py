@@ -345,8 +345,17 @@ def test_agent_registry_updates_concurrently(api: HttpClient, agents: Agents) ->
 
 
 def test_result_listener_handles_concurrent_results(
-    api: HttpClient, agents: Agents, celery_setup: CeleryTestSetup, ledger: LedgerReader
+    api: HttpClient,
+    agents: Agents,
+    celery_setup: CeleryTestSetup,
+    ledger: LedgerReader,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """Who waits in this process reads only when woken. The API also looks by itself, each 5 s.
+
+    That it is woken before is held by `test_many_waiters_are_each_woken_with_their_own`.
+    """
+    monkeypatch.setattr(celery_setup.app.backend.listener, "reread", 3600.0)
     agents.start("second", concurrency=7)
     together = time.time() + 3
 
@@ -358,7 +367,9 @@ def test_result_listener_handles_concurrent_results(
 
     def by_celery(work_type: str, parameters: dict[str, Any]) -> tuple[str, Any]:
         sent = celery_setup.app.send_task(work_type, kwargs=parameters, exchange="work", routing_key="work_queue")
-        found = sent.get(timeout=30, propagate=False)
+        began = time.monotonic()
+        found = sent.get(timeout=60, propagate=False)
+        assert time.monotonic() - began < 60, "nobody woke it"
         return sent.id, str(found) if isinstance(found, Exception) else found
 
     ending_at_once = [("test.finish_at", {"at": together, "note": f"note {n}"}, f"note {n}") for n in range(8)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from chiffon.domain.trees import leaves
 from chiffon.domain.values import parse
 from chiffon.ledger.connect import Cursor
-from chiffon.ledger.results import ADDED, Part, StoredResult, fetch_many, finish_parts
+from chiffon.ledger.results import ADDED, Part, finish_parts
 
 TWIN = "TWIN"
 """The status of a finished part that stands for a task's second place in a header."""
@@ -117,16 +117,3 @@ def header(cursor: Cursor, group_id: str) -> str | None:
         row = cursor.fetchone()
         tree = row[0] if row else None
     return tree
-
-
-def part_results(cursor: Cursor, group_id: str) -> list[StoredResult] | None:
-    """The results of a released chord's header, in its order; None if nothing is known of it.
-
-    A part without a result is PENDING.
-    """
-    tree = header(cursor, group_id)
-    if tree is None:
-        return None
-    names = list(leaves(parse(tree)))
-    found = fetch_many(cursor, set(names))
-    return [found.get(name) or StoredResult(name, "PENDING") for name in names]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -20,6 +21,10 @@ _LEFT_OUT = shutil.ignore_patterns(".*", "__pycache__", "*.egg-info", "build", "
 _PATIENCE = 300
 _FAILED = 1
 """pytest's exit code when tests ran, and some failed."""
+
+
+class NothingProven(Exception):
+    """The tests could not be asked: what is red says nothing."""
 
 
 @dataclass(frozen=True)
@@ -138,7 +143,12 @@ def main() -> int:
         tree = Path(folder, "tree")
         shutil.copytree(REPOSITORY, tree, ignore=_LEFT_OUT)
         everything = tuple(test for mutation in chosen for test in mutation.tests)
-        if red := red_ones(tree, everything):
+        try:
+            red = red_ones(tree, everything)
+        except NothingProven as error:
+            print(f"with everything in its place: {error}")
+            return 1
+        if red:
             print("these are red with everything in its place:", *red, sep="\n  ")
             return 1
         outcomes = []
@@ -157,27 +167,35 @@ def taken_out(tree: Path, mutation: Mutation) -> Outcome:
     file.write_text(text.replace(mutation.there, mutation.instead))
     try:
         red = red_ones(tree, mutation.tests)
+    except NothingProven as error:
+        return Outcome(mutation, trouble=str(error))
     finally:
         file.write_text(text)
     return Outcome(mutation, survived=tuple(test for test in mutation.tests if test not in red))
 
 
 def red_ones(tree: Path, tests: Sequence[str]) -> list[str]:
-    """Which of the tests fail in ``tree``. Raises RuntimeError when they could not be run."""
+    """Which of the tests fail in ``tree``. Raises NothingProven when one did not get as far as failing."""
     environment = {**os.environ, "CI": "true", "PYTHONDONTWRITEBYTECODE": "1", "COLUMNS": "1000"}
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-rfE", "--no-header", "--tb=no", "-p", "no:cacheprovider", *tests],
-        cwd=tree,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=_PATIENCE,
-        check=False,
-    )
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "pytest", "-q", "-rfE", "--no-header", "--tb=no", "-p", "no:cacheprovider", *tests],
+            cwd=tree,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=_PATIENCE,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise NothingProven(f"the tests did not end within {_PATIENCE} s") from None
     if done.returncode not in {0, _FAILED}:
-        raise RuntimeError(f"pytest ended with {done.returncode}\n{done.stdout[-3000:]}{done.stderr[-3000:]}")
-    told = [line.partition(" ")[2] for line in done.stdout.splitlines() if line.startswith(("FAILED ", "ERROR "))]
-    return [test for test in tests if any(line.startswith(test) for line in told)]
+        raise NothingProven(f"pytest ended with {done.returncode}\n{done.stdout[-3000:]}{done.stderr[-3000:]}")
+    told = done.stdout.splitlines()
+    if broken := [line for line in told if line.startswith("ERROR ")]:
+        raise NothingProven("\n  ".join(["what these need could not be set up, or not put away:", *broken]))
+    failed = {re.split(r"[ \[]", line)[1] for line in told if line.startswith("FAILED ")}  # without their parameters
+    return [test for test in tests if test in failed]
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
 from typing import Self
-from urllib.parse import urlsplit, urlunsplit
 
 import amqp
 
@@ -25,10 +24,11 @@ from chiffon.ledger import migrate
 from tests.chaos.incidents import Incidents
 from tests.chaos.plan import AGENTS, API, BROKER, CONTENTS, LOCAL, POSTGRES, PROGRAMS, THREADED, Fault, way
 from tests.chaos.programs import Keeper, Program
-from tests.chaos.relay import Relay, Relays
+from tests.chaos.relay import Relays
 from tests.e2e.ledger_reader import LedgerReader
 from tests.e2e.raw_amqp import RawAmqp
 from tests.e2e.waiting import eventually
+from tests.proxy import through
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -211,8 +211,8 @@ class Stand:
     def _program(self, name: str, *command: str) -> Program:
         environment = {
             **SETTINGS,
-            "CHIFFON_BROKER_URL": self._through(self.relays[name, BROKER], self.rabbitmq.url),
-            "CHIFFON_DATABASE_URL": self._through(self.relays[name, POSTGRES], self.database_url),
+            "CHIFFON_BROKER_URL": through(self.relays[name, BROKER].port, self.rabbitmq.url),
+            "CHIFFON_DATABASE_URL": through(self.relays[name, POSTGRES].port, self.database_url),
             "CHIFFON_QUEUE_TYPE": self._queue_type,
             "CHIFFON_API_KEYS": self.api_key,
             "CHIFFON_WORKERS": "workers,tests.chaos.work",
@@ -227,12 +227,6 @@ class Stand:
             stop_timeout=40,
         )
         return Program(name, process, self.incidents)
-
-    @staticmethod
-    def _through(relay: Relay, url: str) -> str:
-        parts = urlsplit(url)
-        credentials, at, _ = parts.netloc.rpartition("@")
-        return urlunsplit(parts._replace(netloc=f"{credentials}{at}{ports.LOOPBACK}:{relay.port}"))
 
 
 def in_repository() -> None:

@@ -15,7 +15,8 @@ class LedgerWriter:
 
     url: str
 
-    def run(self, statement: str, *values: Any) -> None:
-        """Run a statement, and commit."""
+    def run(self, statement: str, *values: Any) -> list[tuple[Any, ...]]:
+        """Run a statement, commit, and return the rows that it gave, if it gives any."""
         with contextlib.closing(psycopg2.connect(self.url)) as session, session, session.cursor() as cursor:
             cursor.execute(statement, values or None)
+            return cursor.fetchall() if cursor.description else []

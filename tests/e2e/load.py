@@ -7,7 +7,10 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Self
 
+from tests.e2e.diary import Diary
 from tests.e2e.http_client import HttpClient
+from tests.e2e.ledger_reader import LedgerReader
+from tests.e2e.waiting import eventually
 
 
 class SteadyLoad:
@@ -49,3 +52,11 @@ class SteadyLoad:
                 self.accepted.append(self._api.dispatch(*self._order))
         except BaseException as failure:  # noqa: BLE001 -- told to who waits for the end
             self._error = failure
+
+
+def assert_each_was_done_once(load: SteadyLoad, ledger: LedgerReader, diary: Diary) -> None:
+    """Wait until everything has ended, without a call by anyone."""
+    many = len(load.accepted)
+    eventually("everything to be done", lambda: ledger.statuses() == {"completed": many}, within=60)
+    assert diary.has_each_once(load.accepted)
+    assert ledger.count("executions") == many

@@ -12,6 +12,7 @@ import psutil
 import pytest
 
 from chiffon.devstack.guardian import lives
+from tests.e2e.waiting import eventually
 from tests.services import Services
 
 CHECKOUT = Path(__file__).parents[2]
@@ -74,8 +75,5 @@ def test_a_killed_stack_leaves_no_broker_no_ledger_no_api_and_no_agent(checkout:
     for program in ("beam", "epmd", "postgres", "gunicorn", "agent1", "agent2", "flower"):
         assert program in commands
     up.kill()
-    deadline = time.monotonic() + 30
-    while any(lives(process) for process in family):
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    eventually("everything to be gone", lambda: not any(lives(process) for process in family))
     up.communicate()

@@ -14,6 +14,7 @@ from chiffon.devstack.guardian import lives
 from chiffon.devstack.postgres import PrivatePostgres
 from tests.chaos.relay import Relay, Relays
 from tests.e2e.agents import Agents
+from tests.e2e.begun import begin_a_run
 from tests.e2e.diary import Diary
 from tests.e2e.http_client import HttpClient
 from tests.e2e.ledger_reader import LedgerReader
@@ -35,13 +36,6 @@ SELECT incarnation, l.pid AS session
  WHERE l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
 """
 """The lock that proves that an agent lives, and the session of the server that holds it."""
-
-
-def begin_a_run(api: HttpClient, diary: Diary, seconds: float) -> str:
-    """Dispatch a run that takes so long, and return its task once it is under way."""
-    task_id = api.dispatch("test.run", {"path": str(diary.path), "seconds": seconds})
-    eventually("the run to be under way", lambda: diary.notes(task_id) == ["begun"])
-    return task_id
 
 
 def assert_the_heir_alone_has_settled(

@@ -10,6 +10,7 @@ import pytest
 
 from chiffon.devstack.rabbitmq import PrivateRabbitMQ
 from tests.e2e.agents import Agents
+from tests.e2e.begun import begin_a_run
 from tests.e2e.broker_reader import unacknowledged
 from tests.e2e.diary import Diary
 from tests.e2e.http_client import HttpClient
@@ -26,13 +27,6 @@ DEADLINE = timedelta(seconds=5)
 KILLED, RAISED = ("WorkerLostError", "the process that ran it died: "), ("ProcessKilled", "the work raised ")
 REASONS = {"SIGKILL": KILLED, "segfault": KILLED, "os._exit": KILLED, "sys.exit": RAISED, "MemoryError": RAISED}
 """The ways in which work takes its process along: what its task's error is then, and how that begins."""
-
-
-def begin_a_run(api: HttpClient, diary: Diary, seconds: float) -> str:
-    """Dispatch a run that takes so long, and return its task once it is under way."""
-    task_id = api.dispatch("test.run", {"path": str(diary.path), "seconds": seconds})
-    eventually("the run to be under way", lambda: diary.notes(task_id) == ["begun"])
-    return task_id
 
 
 def assert_given_back_uncounted(ledger: LedgerReader, task_id: str) -> None:

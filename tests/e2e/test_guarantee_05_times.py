@@ -9,8 +9,10 @@ import amqp
 import psutil
 import pytest
 
+from chiffon.devstack.rabbitmq import PrivateRabbitMQ
 from tests.e2e.agents import Agents
 from tests.e2e.api_process import Apis
+from tests.e2e.broker_reader import unacknowledged
 from tests.e2e.diary import Diary
 from tests.e2e.http_client import HttpClient
 from tests.e2e.ledger_reader import LedgerReader
@@ -94,7 +96,12 @@ def test_a_due_task_is_rung_within_a_second(api: HttpClient, celery_worker: Agen
 
 
 def test_a_hundred_thousand_scheduled_tasks_cost_an_agent_no_memory(
-    api: HttpClient, agents: Agents, amqp_client: RawAmqp, ledger: LedgerReader
+    mortal_broker: BrokerNode,
+    rabbitmq: PrivateRabbitMQ,
+    api: HttpClient,
+    agents: Agents,
+    amqp_client: RawAmqp,
+    ledger: LedgerReader,
 ) -> None:
     agent = agents.start(pool="prefork")
     family = [psutil.Process(agent.container.pid), *agent.children()]
@@ -114,6 +121,7 @@ def test_a_hundred_thousand_scheduled_tasks_cost_an_agent_no_memory(
 
     assert api.wait_for(api.dispatch("echo", {"input": "now"}), "completed")
     assert amqp_client.ready("work_queue") == 0
+    eventually("all to be the ledger's", lambda: unacknowledged(rabbitmq, mortal_broker.url) == 0)
     assert resident() - before < 20_000_000
 
 

@@ -14,7 +14,7 @@ from tests.e2e.diary import Diary
 from tests.e2e.http_client import HttpClient
 from tests.e2e.ledger_reader import LedgerReader
 from tests.e2e.raw_amqp import RawAmqp
-from tests.e2e.waiting import eventually
+from tests.e2e.waiting import PATIENCE, eventually
 
 pytest_plugins = ("tests.e2e.fixtures",)
 pytestmark = pytest.mark.e2e
@@ -43,16 +43,24 @@ def test_work_that_does_not_listen_is_stopped_within_two_seconds_of_its_cancel(
     assert api.wait_for(after, "completed")["agent_id"] == agent.agent_id
 
 
+@pytest.mark.parametrize(
+    ("work_type", "outcome", "end"),
+    [
+        ("test.run_until_asked", "completed", "completed"),  # a result wins
+        ("test.give_up_when_asked", "failed", "cancelled"),
+    ],
+)
 def test_work_that_listens_is_asked_and_ends_by_itself(
-    api: HttpClient, agents: Agents, diary: Diary, ledger: LedgerReader
+    work_type: str, outcome: str, end: str, api: HttpClient, agents: Agents, diary: Diary, ledger: LedgerReader
 ) -> None:
-    agents.start(cancel_grace=30)
-    task_id = api.dispatch("test.run_until_asked", {"path": str(diary.path)})
+    agents.start(cancel_grace=4 * PATIENCE)
+    task_id = api.dispatch(work_type, {"path": str(diary.path)})
     eventually("the run to be under way", diary.entries)
 
     assert api.post(f"/tasks/{task_id}/cancel").status_code == 202
 
-    eventually("it to have an end", lambda: ledger.task(task_id)["finished_at"], within=10)  # type: ignore[index]
+    api.wait_for(task_id, end)
+    assert ledger.outcomes(task_id) == [outcome]  # of a run that was stopped: cancelled
     assert diary.notes() == ["begun", "asked"]
 
 

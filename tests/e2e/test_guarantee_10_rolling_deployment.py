@@ -33,7 +33,7 @@ UPDATE alembic_version SET version_num = '9999';
 """A migration of a later version, which adds before anything is removed."""
 
 END_THE_SESSIONS = """
-SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+SELECT application_name, pg_terminate_backend(pid) FROM pg_stat_activity
  WHERE datname = current_database() AND application_name LIKE 'chiffon agent%'
 """
 
@@ -70,11 +70,12 @@ def test_a_rolling_change_of_work_types_and_parameters_loses_and_dead_letters_no
 def test_old_agents_go_on_under_load_when_a_newer_version_migrates_the_ledger(
     api: HttpClient, agents: Agents, diary: Diary, ledger: LedgerReader
 ) -> None:
-    agents.start_team("first", "second", concurrency=2)
+    team = agents.start_team("first", "second", concurrency=2)
     with SteadyLoad(api, "test.append", diary.parameters(seconds=0.1)) as load:
         eventually("work to be under way", lambda: len(diary.entries()) >= 5)
         LedgerWriter(ledger.url).run(NEWER)
-        LedgerWriter(ledger.url).run(END_THE_SESSIONS)  # as a failover does: each has to find its way back
+        ended = LedgerWriter(ledger.url).run(END_THE_SESSIONS)  # as a failover does: each has to find its way back
+        assert {(f"chiffon agent {agent.agent_id}"[:63], True) for agent in team} <= set(ended)
         since = len(load.accepted)
         eventually("the load to go on", lambda: len(load.accepted) >= since + 20)
 

@@ -13,7 +13,7 @@ from tests.e2e.api_process import Apis
 from tests.e2e.broker_cluster import BrokerCluster
 from tests.e2e.diary import Diary
 from tests.e2e.ledger_reader import LedgerReader
-from tests.e2e.load import SteadyLoad
+from tests.e2e.load import SteadyLoad, assert_each_was_done_once
 from tests.e2e.nodes import BrokerNode
 from tests.e2e.raw_amqp import RawAmqp
 from tests.e2e.waiting import eventually
@@ -58,12 +58,6 @@ def has_strict_priorities(version: str) -> bool:
     """Whether quorum queues of that RabbitMQ order by priority."""
     major, minor = (int(number) for number in version.split(".")[:2])
     return (major, minor) >= (4, 3)
-
-
-def assert_each_was_done_once(load: SteadyLoad, ledger: LedgerReader, diary: Diary) -> None:
-    """Wait until everything has ended."""
-    eventually("everything to be done", lambda: ledger.statuses() == {"completed": len(load.accepted)}, within=60)
-    assert diary.has_each_once(load.accepted)
 
 
 def test_a_list_of_brokers_is_followed_when_the_first_one_dies_under_load(

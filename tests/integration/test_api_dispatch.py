@@ -13,6 +13,7 @@ import pytest
 
 from tests.api import DocumentedClient, api, problem
 from tests.hand_agent import HandAgent
+from tests.racing import until
 
 ECHO = {"work_type": "echo", "parameters": {"input": "hello"}}
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
@@ -205,8 +206,7 @@ def test_prefer_wait_answers_with_the_end(client: DocumentedClient, agent: HandA
     task_id = str(uuid4())
 
     def work() -> None:
-        while client.application.test_client().get(f"/tasks/{task_id}").status_code != 200:
-            pass
+        until(lambda: client.application.test_client().get(f"/tasks/{task_id}").status_code == 200)
         agent.complete(task_id, {"output": "hello"})
 
     worker = threading.Thread(target=work)

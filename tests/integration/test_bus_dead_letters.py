@@ -19,6 +19,7 @@ from chiffon.bus.publisher import Publisher
 from chiffon.bus.topology import DLX_EXCHANGE, WORK_EXCHANGE, Topology
 from chiffon.domain.errors import LetterGone
 from tests.bells import bare_channel, bell, dead_letter
+from tests.racing import until
 
 
 @pytest.fixture(params=["classic", "quorum"])
@@ -175,9 +176,7 @@ def test_a_rejected_message_is_shown_with_all_it_was(publisher: Publisher, conne
     message = amqp.Message(b"\xff\xfenot json", application_headers={"task": "x"}, content_type="a/b", delivery_mode=2)
     client.basic_publish(message, exchange="work", routing_key="work_queue")
     client.basic_reject(client.basic_get("work_queue").delivery_tag, requeue=False)
-    while not (found := seen(connection)):
-        pass
-    (letter,) = found
+    (letter,) = until(lambda: seen(connection))
     assert (letter.body, letter.queue, letter.reason) == (b"\xff\xfenot json", "work_queue", "rejected")
     assert letter.headers["task"] == "x"
     assert letter.properties["content_type"] == "a/b"
@@ -294,11 +293,12 @@ def test_a_process_that_is_killed_in_the_middle_loses_none(
     doomed.start()
     doomed.join()
     assert doomed.exitcode == -signal.SIGKILL
-    kept: set[str] = set()
-    for _ in range(1000):  # the broker sees the death of the process a moment later
-        kept = {str(letter.properties["message_id"]) for letter in seen(connection)}
-        if len(kept) >= 150:
-            break
+
+    def given_back() -> set[str]:
+        found = {str(letter.properties["message_id"]) for letter in seen(connection)}
+        return found if len(found) >= 150 else set()
+
+    kept = until(given_back)  # the broker sees the death of the process a moment later
     replayed = {message.properties["message_id"] for message in drain(client, "work_queue")}
     assert replayed
     assert kept | replayed == {letter.message.message_id for letter in foreign(250)}

@@ -16,6 +16,7 @@ from chiffon.bus.frames import UNREADABLE, frame_handler
 from chiffon.bus.inflate import message_factory
 from chiffon.bus.topology import Topology
 from tests.bells import UNREADABLE_PROPERTIES, RawProperties, bare_channel
+from tests.racing import until
 
 
 @pytest.fixture
@@ -61,8 +62,7 @@ def test_a_message_that_ends_a_stock_connection_is_rejected_as_it_came(
     ((message, error),) = consume(agents, 1)
     assert "cannot be read" in str(error)
     message.reject()
-    while not (dead := look(connection).letters):
-        pass
+    dead = until(lambda: look(connection).letters)
     assert dead[0].reason == "rejected"
     assert dead[0].body == b"body"
     assert UNREADABLE in dead[0].headers
@@ -90,7 +90,6 @@ def test_a_bomb_is_handed_over_compressed_and_dead_lettered_as_it_came(
     (came,) = consume(agents, 1)
     assert came.body == bomb
     came.reject()
-    while not (dead := look(connection).letters):
-        pass
+    dead = until(lambda: look(connection).letters)
     assert dead[0].body == bomb
     assert dead[0].headers["compression"] == "zlib"

@@ -47,9 +47,10 @@ def drain_all(connection: Connection) -> None:
 
 def kill_when_it_has(rabbitmq: PrivateRabbitMQ, url: str, count: int) -> None:
     """Kill the broker once ``count`` messages are in `work_queue`."""
-    with bare_channel(url) as channel:
+    deadline = time.monotonic() + 20
+    with bare_channel(url) as channel:  # which looks without a pause: it must be in the middle
         while channel.queue_declare("work_queue", passive=True).message_count < count:
-            pass
+            assert time.monotonic() < deadline, "they never came"
     rabbitmq.kill()
 
 

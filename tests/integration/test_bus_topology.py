@@ -13,6 +13,7 @@ from chiffon.bus.connect import Connection, connect, version_of
 from chiffon.bus.topology import Topology, TopologyMismatch
 from chiffon.domain.errors import BrokerUnavailable
 from tests.bells import bare_channel
+from tests.racing import until
 
 QueueType = Literal["classic", "quorum"]
 
@@ -49,8 +50,7 @@ def test_a_rejected_message_goes_to_the_dead_letters_with_its_reason(
     channel.basic_publish_confirm(amqp.Message("x", delivery_mode=2), exchange="work", routing_key="work_queue.gpu")
     rejected = channel.basic_get("work_queue.gpu")
     channel.basic_reject(rejected.delivery_tag, requeue=False)
-    while (dead := channel.basic_get("dlx_queue", no_ack=True)) is None:
-        pass
+    dead = until(lambda: channel.basic_get("dlx_queue", no_ack=True))
     (death,) = dead.headers["x-death"]
     assert (death["queue"], death["reason"]) == ("work_queue.gpu", "rejected")
 

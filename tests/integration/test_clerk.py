@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from chiffon.agent.clerk import Clerk
+from chiffon.agent.clerk import DEFER, Clerk
 from chiffon.agent.commands import Condemned, Finished, Offer, Started
 from chiffon.agent.life import Identity, Life
 from chiffon.agent.mailbox import Mailbox
@@ -20,7 +20,7 @@ from chiffon.agent.run import Report
 from chiffon.config import Settings
 from chiffon.dispatch.ring import Ringer
 from chiffon.domain.errors import LedgerUnavailable
-from chiffon.domain.tasks import Claim
+from chiffon.domain.tasks import Claim, NotDue
 from chiffon.domain.verdicts import Completed
 from chiffon.domain.work import registry
 from chiffon.ledger import claims
@@ -30,9 +30,6 @@ from tests.bench import Bench
 from tests.builders import new_task
 from tests.doubt import Doubt
 from tests.racing import PATIENCE, until
-
-HELD_FOR = 8.0
-"""Seconds for which somebody holds the rows: several times what a statement waits for one."""
 
 HEARTBEAT = 1
 MARK_AFTER = 0.1
@@ -75,13 +72,14 @@ class Desk:
         answer: Callable[[Any], None] = lambda found: self.fates.update({claim.task_id: found})  # noqa: E731
         self.clerk.tell(Finished(settlement, Report(settlement.verdict), claim.trace_id, answer))
 
-    def hear(self, *task_ids: str, within: float = PATIENCE) -> list[Any]:
+    def hear(self, *task_ids: str) -> list[Any]:
         """What the clerk has said of these tasks."""
-        deadline = time.monotonic() + within
-        while not self.fates.keys() >= set(task_ids):
-            assert time.monotonic() < deadline, f"it has only said {self.fates}"
+
+        def has_been_said() -> bool:
             self.mailbox.open()
-            time.sleep(0.02)
+            return self.fates.keys() >= set(task_ids)
+
+        until(has_been_said)
         return [self.fates[task_id] for task_id in task_ids]
 
     def claimed(self, task_id: str) -> Claim:
@@ -95,6 +93,11 @@ class Desk:
     def heartbeat(self) -> Any:
         """When the agent said last that it lives."""
         return self.bench.sql("SELECT last_heartbeat_at FROM agents WHERE agent_id = 'clerk'")[0][0]
+
+    def has_lived_on(self, since: Any, seconds: float = 0.0) -> bool:
+        """Let the clerk be heard, and tell whether the agent has said that it lives so long after a moment."""
+        self.mailbox.open()
+        return bool((self.heartbeat() - since).total_seconds() > seconds)
 
 
 @contextlib.contextmanager
@@ -145,7 +148,6 @@ def test_rows_that_somebody_holds_keep_neither_a_heartbeat_nor_another_task_wait
     ended, waiting, free = bench.born(), bench.born(), bench.born()
     run = desk.claimed(ended)
     with held(bench, ended, waiting) as let_go:
-        began = time.monotonic()
         desk.finish(run)
         desk.offer(waiting)
         desk.clerk.tell(Condemned(new_task(task_id=waiting), "nobody can run it"))
@@ -153,15 +155,14 @@ def test_rows_that_somebody_holds_keep_neither_a_heartbeat_nor_another_task_wait
         desk.offer(free)
         [claim] = desk.hear(free)
         assert isinstance(claim, Claim)
-        while time.monotonic() - began < HELD_FOR:
-            desk.mailbox.open()
-            time.sleep(0.05)
-        assert (desk.heartbeat() - before).total_seconds() >= HELD_FOR / 2
+        [fate] = desk.hear(waiting)
+        assert isinstance(fate, NotDue)  # it has been tried twice, a while apart
+        assert desk.has_lived_on(before, DEFER)
         assert ended not in desk.fates
         let_go()
         [answer] = desk.hear(ended)
     assert answer.status == "completed"
-    desk.fates.pop(waiting, None)
+    del desk.fates[waiting]
     desk.offer(waiting)
     [claim] = desk.hear(waiting)
     assert isinstance(claim, Claim)
@@ -173,12 +174,8 @@ def test_an_agent_that_ends_says_goodbye_although_somebody_holds_its_row_for_a_w
     with held(bench, agent="clerk") as let_go:
         ends = threading.Thread(target=desk.clerk.stop, args=[PATIENCE], daemon=True)
         ends.start()
-        tries: set[Any] = set()
-        until = time.monotonic() + PATIENCE
-        while len(tries) < 2:  # it has lost the first
-            assert time.monotonic() < until, f"it has tried only {len(tries)} times"
-            tries.update(bench.sql(WAITS))
-            time.sleep(0.02)
+        [first] = until(lambda: bench.sql(WAITS))
+        until(lambda: set(bench.sql(WAITS)) - {first})  # it has lost the first
         let_go()
         ends.join()
     assert bench.sql("SELECT stopped_at IS NOT NULL FROM agents WHERE agent_id = 'clerk'") == [(True,)]
@@ -189,15 +186,18 @@ def test_over_a_slow_link_an_agent_with_much_to_do_still_says_in_time_that_it_li
     with opened(Desk(bench, doubt.url)) as desk:
         desk.run(desk.claimed(bench.born()))
         doubt.slow_down(LAG)
-        began, silences = time.monotonic(), []
-        while time.monotonic() - began < 20 * 2 * LAG:
+        began, silences = desk.heartbeat(), []
+
+        def has_had_much_to_do() -> bool:
             desk.offer(bench.born())
-            desk.mailbox.open()
+            long_enough = desk.has_lived_on(began, 20 * 2 * LAG)
             for claim in [fate for fate in desk.fates.values() if isinstance(fate, Claim)]:
                 del desk.fates[claim.task_id]
                 desk.run(claim)
             silences.append(bench.sql("SELECT extract(epoch FROM clock_timestamp() - last_heartbeat_at) FROM agents"))
-            time.sleep(0.05)
+            return long_enough
+
+        until(has_had_much_to_do)
         doubt.slow_down(0)
     longest = max(float(silence) for [[silence]] in silences)
     assert longest < HEARTBEAT + ROUND_TRIPS * 2 * LAG, f"it said nothing for {longest:.1f} s"
@@ -209,14 +209,9 @@ def test_at_a_heartbeat_an_agent_gives_back_what_it_does_not_know_that_it_runs(b
         claims.claim(cursor, {forgotten: str(uuid.uuid4())}, incarnation=desk.life.incarnation, agent_id="clerk")
     assert bench.status(forgotten) == "running"
     claimed_at = desk.heartbeat()
-
-    def beaten_since(moment: Any) -> bool:
-        desk.mailbox.open()
-        return bool(desk.heartbeat() > moment)
-
-    until(lambda: beaten_since(claimed_at) and bench.outcomes(forgotten) == ["given_back"])
+    until(lambda: desk.has_lived_on(claimed_at) and bench.outcomes(forgotten) == ["given_back"])
     given_back_at = desk.heartbeat()
-    until(lambda: beaten_since(given_back_at))  # the round in which it was given back is over
+    until(lambda: desk.has_lived_on(given_back_at))  # the round in which it was given back is over
     row = bench.row(forgotten)
     assert (row["status"], row["give_backs"], row["crashes"], row["agent_deaths"]) == ("pending", 1, 0, 0)
     assert bench.status(known.task_id) == "running"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -13,6 +13,7 @@ from tests.e2e.agents import Agents
 from tests.e2e.nodes import BrokerNode
 from tests.e2e.raw_amqp import RawAmqp
 from tests.e2e.waiting import always, eventually
+from tests.proxy import through
 from tests.traps import DEEDS
 
 pytest_plugins = ("tests.e2e.fixtures", "tests.traps.fixtures")
@@ -32,17 +33,10 @@ def relay(celery_broker: BrokerNode) -> Iterator[Relay]:
     relays.close()
 
 
-def through(relay: Relay, url: str) -> str:
-    """The URL of the same broker, through the relay."""
-    parts = urlsplit(url)
-    credentials, at, _ = parts.netloc.rpartition("@")
-    return urlunsplit(parts._replace(netloc=f"{credentials}{at}127.0.0.1:{relay.port}"))
-
-
 def test_a_reject_into_a_dead_connection_pays_nothing(
     relay: Relay, agents: Agents, desk: Desk, celery_broker: BrokerNode, amqp_client: RawAmqp
 ) -> None:
-    agents.start(broker_url=through(relay, celery_broker.url), **DEEDS)
+    agents.start(broker_url=through(relay.port, celery_broker.url), **DEEDS)
     task_id = desk.place("shell.run", {"argv": ["sh", "-c", "sleep 2; exit 3"]})
     desk.wait_for(task_id, "running")
     relay.fall_silent(True)

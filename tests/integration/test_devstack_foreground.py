@@ -19,6 +19,7 @@ import psutil
 import pytest
 
 from chiffon.devstack.guardian import lives
+from tests.racing import until
 from tests.services import Services
 
 LIMIT = 60.0
@@ -66,7 +67,7 @@ class Foreground:
 
     def wait_until_up(self) -> list[psutil.Process]:
         """Wait until it is up; return it and all that it runs."""
-        wait_until(lambda: "Ctrl-C stops it" in self.output or self.process.poll() is not None)
+        until(lambda: "Ctrl-C stops it" in self.output or self.process.poll() is not None, patience=LIMIT)
         assert self.process.poll() is None, self.output
         leader = psutil.Process(self.process.pid)
         return [leader, *leader.children(recursive=True)]
@@ -84,13 +85,6 @@ def up(services: Services, tmp_path: Path) -> Iterator[Callable[..., Foreground]
     for foreground in started:
         foreground.process.kill()
         foreground.process.wait()
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + LIMIT
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come true in time"
-        time.sleep(0.05)
 
 
 def the_agent(family: list[psutil.Process]) -> psutil.Process:
@@ -123,7 +117,7 @@ def test_nohup_keeps_it_up_when_the_terminal_is_closed(up: Callable[..., Foregro
 
 def test_a_signal_while_it_comes_up_leaves_nothing(up: Callable[..., Foreground]) -> None:
     foreground = up()
-    wait_until(lambda: "Postgres" in foreground.output)
+    until(lambda: "Postgres" in foreground.output, patience=LIMIT)
     leader = psutil.Process(foreground.process.pid)
     family = leader.children(recursive=True)
     foreground.process.send_signal(signal.SIGTERM)
@@ -135,8 +129,8 @@ def test_a_killed_stack_leaves_no_process(up: Callable[..., Foreground]) -> None
     foreground = up()
     family = foreground.wait_until_up()
     foreground.process.kill()
-    wait_until(lambda: are_gone(family))
-    wait_until(lambda: not foreground.env_file.exists())
+    until(lambda: are_gone(family), patience=LIMIT)
+    until(lambda: not foreground.env_file.exists(), patience=LIMIT)
 
 
 def test_a_process_that_ends_is_named_with_its_last_words_and_ends_the_rest(up: Callable[..., Foreground]) -> None:
@@ -153,8 +147,8 @@ def test_it_ends_when_what_started_it_was_killed(up: Callable[..., Foreground]) 
     foreground = up("--with-parent", beneath=True)
     family = foreground.wait_until_up()
     foreground.process.kill()
-    wait_until(lambda: are_gone(family))
-    wait_until(lambda: not foreground.env_file.exists())
+    until(lambda: are_gone(family), patience=LIMIT)
+    until(lambda: not foreground.env_file.exists(), patience=LIMIT)
 
 
 def test_two_run_side_by_side_and_the_newer_one_is_announced(up: Callable[..., Foreground]) -> None:

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,8 +16,7 @@ import pytest
 
 from chiffon.devstack.guardian import lives
 from chiffon.devstack.ports import is_free
-
-LIMIT = 20.0
+from tests.racing import until
 
 OWNER = """
 import json, subprocess, sys, time
@@ -92,13 +90,6 @@ def first_line(process: subprocess.Popen[str]) -> Any:
     return json.loads(process.stdout.readline())
 
 
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + LIMIT
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come true in time"
-        time.sleep(0.05)
-
-
 def is_gone(pid: int) -> bool:
     try:
         return not lives(psutil.Process(pid))
@@ -113,16 +104,16 @@ def test_a_killed_owner_leaves_no_rabbitmq_no_epmd_no_postgres_and_no_data(start
     assert {process.pid for process in family} >= set(told["pids"])
     assert all(Path(folder).exists() for folder in told["folders"])
     owner.kill()
-    wait_until(lambda: not any(lives(process) for process in family))
+    until(lambda: not any(lives(process) for process in family))
     assert all(is_free(port) for port in told["ports"])
-    wait_until(lambda: not any(Path(folder).exists() for folder in told["folders"]))
+    until(lambda: not any(Path(folder).exists() for folder in told["folders"]))
 
 
 def test_a_process_that_ignores_every_polite_signal_is_ended_too(start: Any) -> None:
     owner = start(STARTS_ONE_PROCESS, STUBBORN)
     stubborn = first_line(owner)
     owner.kill()
-    wait_until(lambda: is_gone(stubborn))
+    until(lambda: is_gone(stubborn))
 
 
 def test_a_stopped_process_is_ended_too(start: Any) -> None:
@@ -130,27 +121,27 @@ def test_a_stopped_process_is_ended_too(start: Any) -> None:
     stopped = first_line(owner)
     os.kill(stopped, signal.SIGSTOP)
     owner.kill()
-    wait_until(lambda: is_gone(stopped))
+    until(lambda: is_gone(stopped))
 
 
 def test_a_daemon_that_left_its_parent_is_ended_too(start: Any) -> None:
     owner = start(STARTS_ONE_PROCESS, DAEMON)
     daemon = first_line(owner)
-    wait_until(lambda: psutil.Process(daemon).ppid() != owner.pid)
+    until(lambda: psutil.Process(daemon).ppid() != owner.pid)
     owner.kill()
-    wait_until(lambda: is_gone(daemon))
+    until(lambda: is_gone(daemon))
 
 
 def test_the_owner_of_an_owner_ends_what_the_inner_one_started(start: Any) -> None:
     owner = start(STARTS_ONE_PROCESS, NESTED)
     inner, stubborn = first_line(owner), first_line(owner)
     owner.kill()
-    wait_until(lambda: is_gone(inner) and is_gone(stubborn))
+    until(lambda: is_gone(inner) and is_gone(stubborn))
 
 
 def test_the_processes_of_another_owner_are_left_alone(start: Any) -> None:
     one, another = start(STARTS_ONE_PROCESS, STUBBORN), start(STARTS_ONE_PROCESS, STUBBORN)
     ended, kept = first_line(one), first_line(another)
     one.kill()
-    wait_until(lambda: is_gone(ended))
+    until(lambda: is_gone(ended))
     assert not is_gone(kept)

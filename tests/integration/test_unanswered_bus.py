@@ -21,11 +21,12 @@ from tests.bells import bare_channel, bell, dead_letter
 from tests.bench import LEASE
 from tests.chaos.relay import PUBLISH, STATEMENTS, Relay, Relays, wait_for
 from tests.desk import Desk
-from tests.doubt import Doubt, through
+from tests.doubt import Doubt
 from tests.e2e.agents import Agents
 from tests.e2e.diary import Diary
 from tests.e2e.messages import envelope
 from tests.e2e.waiting import eventually
+from tests.proxy import through
 from tests.traps import DEEDS
 
 pytest_plugins = ("tests.e2e.fixtures", "tests.traps.fixtures")
@@ -64,7 +65,7 @@ def bury_task(channel: Any, task_id: str) -> None:
 @pytest.fixture
 def ringers(doubt: Doubt, broker_url: str, unsafe_way: Relay) -> Iterator[tuple[Ringer, Ringer]]:
     """A ringer that does not hear the broker when it is told so, and another that does."""
-    urls = through(unsafe_way, broker_url), broker_url
+    urls = through(unsafe_way.port, broker_url), broker_url
     found = [Ringer(Settings(database_url=doubt.bench.url, broker_url=url), doubt.bench.ledger) for url in urls]
     for ringer in found:
         eventually("its connection", ringer.ready)
@@ -143,7 +144,7 @@ def clients(doubt: Doubt, broker_url: str, unsafe_way: Relay) -> tuple[Documente
     """The API, straight; and by ways on which an answer can be lost."""
     straight = api(database_url=doubt.bench.url, broker_url=broker_url)
     assert straight.get("/dead-letters").status_code == 200  # declares the topology
-    return straight, api(database_url=doubt.url, broker_url=through(unsafe_way, broker_url))
+    return straight, api(database_url=doubt.url, broker_url=through(unsafe_way.port, broker_url))
 
 
 def test_a_replay_of_a_dead_letter_that_was_not_answered_opens_its_task_once(

@@ -51,15 +51,15 @@ def end(ledger: Ledger, task_id: str) -> None:
 
 
 class Waiting:
-    """A thread that waits for a task."""
+    """A thread that waits for a task, for longer than anybody waits for its result: it has to be woken."""
 
     def __init__(self, waiter: Waiter, task_id: str) -> None:
         self.found: TaskView | None = None
-        self._thread = threading.Thread(target=self._wait, args=(waiter, task_id))
+        self._thread = threading.Thread(target=self._wait, args=(waiter, task_id), daemon=True)
         self._thread.start()
 
     def _wait(self, waiter: Waiter, task_id: str) -> None:
-        self.found = waiter.wait(task_id, PATIENCE)
+        self.found = waiter.wait(task_id, 100 * PATIENCE)
 
     def result(self) -> tuple[str, str] | None:
         self._thread.join(PATIENCE)

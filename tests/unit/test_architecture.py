@@ -19,6 +19,12 @@ EVERYTHING = PRODUCT | AROUND
 STARTERS = ("chiffon/config.py", "chiffon/cli.py", "chiffon/devstack/")
 """Who may read the environment: `config` for everybody, the others for the processes that they start."""
 
+WAITERS = ("tests/racing.py", "tests/e2e/waiting.py")
+"""Who may sleep in a test: between two looks at a condition, and not for ever."""
+
+BUSY = ("tests/chaos/", "tests/e2e/work/", "tests/e2e/hanging/", "tests/traps/deeds.py", "tests/plain_celery.py")
+"""No tests: work that takes its time, and the machine that breaks everything by a plan."""
+
 
 def named(path: Path) -> str:
     """A path as the rules name it."""
@@ -117,18 +123,43 @@ def test_no_test_pretends() -> None:
     assert not pretenders
 
 
-def test_a_test_sleeps_only_between_two_looks_at_a_condition() -> None:
-    def sleeps(tree: ast.AST) -> set[int]:
-        return {
-            node.lineno for node in ast.walk(tree) if isinstance(node, ast.Call) and "time.sleep" in attributes_of(node)
-        }
+def idle_waits(tree: ast.AST) -> Iterator[int]:
+    """The lines that wait for a time, or without an end: a sleep, an event that nobody else has, an empty loop."""
+    for node in ast.walk(tree):
+        match node:
+            case (
+                ast.Attribute(value=ast.Name("time"), attr="sleep")
+                | ast.Attribute(value=ast.Call(func=ast.Name("Event") | ast.Attribute(attr="Event")), attr="wait")
+                | ast.While(body=[ast.Pass()])
+            ):
+                yield node.lineno
+            case ast.ImportFrom() if "time.sleep" in imported_by(node):
+                yield node.lineno
 
-    sleepers = []
-    for path, tree in AROUND.items():
-        loops = [node for node in ast.walk(tree) if isinstance(node, ast.While | ast.For)]
-        if path.name.startswith("test_") and sleeps(tree) - set().union(*map(sleeps, loops)):
-            sleepers.append(named(path))
-    assert not sleepers
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "for _ in range(9): time.sleep(1)",
+        "nap = time.sleep",
+        "from time import monotonic, sleep",
+        "threading.Event().wait(0.02)",
+        "Event().wait(timeout=1)",
+        "while not is_gone(): pass",
+    ],
+)
+def test_whoever_waits_idly_is_seen(code: str) -> None:
+    assert list(idle_waits(ast.parse(code))) == [1]
+
+
+def test_a_test_waits_for_a_condition() -> None:
+    idlers = [
+        f"{named(path)}:{line}"
+        for path, tree in AROUND.items()
+        if path.is_relative_to(TESTS) and not named(path).startswith((*WAITERS, *BUSY))
+        for line in idle_waits(tree)
+    ]
+    assert not idlers
 
 
 def test_importing_chiffon_costs_no_engine() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -26,6 +25,7 @@ SERVICES: dict[str, dict[str, Any]] = FOUND["services"]
 
 
 def test_it_is_a_valid_compose_file() -> None:
+    """By the schema that Compose goes by, for Compose itself is not on every machine; `tests.compose` fills it in."""
     checker = Path(sys.executable).with_name("check-jsonschema")
     done = subprocess.run(
         [checker, "--builtin-schema", "vendor.compose-spec", FILE], capture_output=True, text=True, check=False
@@ -143,27 +143,6 @@ def test_the_api_of_the_file_and_of_the_image_are_the_same() -> None:
     instructions = (REPOSITORY / "Dockerfile").read_text()
     assert f"\nCMD {_as_json(SERVICES['api']['command'])}\n" in instructions
     assert f" CMD {_as_json(SERVICES['api']['healthcheck']['test'][1:])}\n" in instructions
-
-
-def _compose_2() -> list[str] | None:
-    """The command of Compose 2 or newer, if it is installed."""
-    for command in (["docker-compose"], ["docker", "compose"]):
-        if shutil.which(command[0]):
-            told = subprocess.run([*command, "version", "--short"], capture_output=True, text=True, check=False)
-            if told.returncode == 0 and not told.stdout.startswith(("1.", "v1.")):
-                return command
-    return None
-
-
-if COMPOSE := _compose_2():
-
-    def test_compose_itself_takes_it_and_only_with_the_secrets(tmp_path: Path) -> None:
-        filled_in = tmp_path / "env"
-        filled_in.write_text("".join(f"{name}={value}\n" for name, value in FILLED_IN.items()))
-        config = [*COMPOSE, "--file", FILE, "--env-file"]
-        subprocess.run([*config, filled_in, "config", "--quiet"], check=True)
-        without = subprocess.run([*config, "/dev/null", "config", "--quiet"], capture_output=True, check=False)
-        assert b"Copy .env.example to .env" in without.stderr
 
 
 def _example() -> dict[str, tuple[bool, str]]:

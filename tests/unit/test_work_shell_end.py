@@ -6,9 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import FrameType
@@ -17,6 +15,7 @@ import psutil
 import pytest
 
 from chiffon import Fail
+from tests.racing import until
 from tests.unit.contexts import context
 from workers.command import GRACE, LEASH
 from workers.shell import run
@@ -28,13 +27,6 @@ LINGER = "sleep 300 & echo $! > child; echo $$ > leader; wait"
 
 class SoftLimit(Exception):
     """What Celery's soft time limit is to the work: an exception from nowhere."""
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = 20) -> None:
-    until = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < until, "it did not come to that"
-        threading.Event().wait(0.02)
 
 
 def is_gone(pid_file: Path) -> bool:
@@ -137,12 +129,12 @@ def test_the_command_does_not_outlive_a_killed_agent(tmp_path: Path) -> None:
     )
     agent = subprocess.Popen([sys.executable, "-c", source], cwd=ROOT)
     try:
-        wait_until(lambda: has_started(tmp_path))
+        until(lambda: has_started(tmp_path))
     finally:
         agent.kill()
         agent.wait()
 
-    wait_until(lambda: is_gone(tmp_path / "leader") and is_gone(tmp_path / "child"))
+    until(lambda: is_gone(tmp_path / "leader") and is_gone(tmp_path / "child"))
 
 
 def test_the_command_does_not_outlive_its_watcher(tmp_path: Path) -> None:
@@ -156,4 +148,4 @@ def test_the_command_does_not_outlive_its_watcher(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="watches over the command was killed"):
         run(context(is_cancelled=kill_the_watcher), ["sh", "-c", LINGER], cwd=str(tmp_path))
 
-    wait_until(lambda: is_gone(tmp_path / "leader") and is_gone(tmp_path / "child"))
+    until(lambda: is_gone(tmp_path / "leader") and is_gone(tmp_path / "child"))

@@ -37,6 +37,13 @@ def run_until_asked(context: WorkContext, path: str) -> None:
     write(path, context, "asked")
 
 
+@work("test.give_up_when_asked", timeout=120)
+def give_up_when_asked(context: WorkContext, path: str) -> None:
+    """As `test.run_until_asked`, but without a result."""
+    run_until_asked(context, path)
+    raise Fail("it was asked to stop")
+
+
 @work("test.fail_after", timeout=120)
 def fail_after(context: WorkContext, path: str, seconds: float) -> None:
     """Work for some seconds, and say no."""
