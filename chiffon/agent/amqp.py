@@ -24,7 +24,16 @@ class CarefulConnection(Connection):
 
     py-amqp is told no name by kombu, and then takes any certificate that somebody vouches for. Both are options of the
     moment: `celery inspect stats` shows what stays with the connection, as JSON.
+
+    ``place``: of the broker in use in the list, 0 for the first.
     """
+
+    place = 0
+
+    def switch(self, conn_str: str) -> None:
+        """Use another broker of the list from the next connect on."""
+        super().switch(conn_str)  # type: ignore[no-untyped-call]
+        self.place = self.alt.index(conn_str)
 
     def _establish_connection(self) -> Any:
         transport = self.transport  # that of amqps:// asks for TLS when it is made
