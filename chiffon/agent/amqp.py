@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from ssl import CERT_NONE
 from typing import Any
 
@@ -23,7 +24,16 @@ class CarefulConnection(Connection):
 
     py-amqp is told no name by kombu, and then takes any certificate that somebody vouches for. Both are options of the
     moment: `celery inspect stats` shows what stays with the connection, as JSON.
+
+    ``place``: of the broker in use in the list, 0 for the first.
     """
+
+    place = 0
+
+    def switch(self, conn_str: str) -> None:
+        """Use another broker of the list from the next connect on."""
+        super().switch(conn_str)  # type: ignore[no-untyped-call]
+        self.place = self.alt.index(conn_str)
 
     def _establish_connection(self) -> Any:
         transport = self.transport  # that of amqps:// asks for TLS when it is made
@@ -71,7 +81,7 @@ class LedgerAMQP(AMQP):
         def send(producer: Any, name: str, message: Any, **options: Any) -> Any:
             run = current()
             if run is not None and (run.ending or message.headers["id"] == run.task_id):
-                return _keep(run, message, options)
+                return _keep(run, message, options, self.app.settings.max_message)
             return publish(producer, name, message, **options)
 
         return send
@@ -84,18 +94,25 @@ class LedgerAMQP(AMQP):
         return sender
 
 
-def _keep(run: Run, message: Any, options: dict[str, Any]) -> None:
-    """Put a message into the run's report; one with the run's own id is its retry, or what replaces it."""
-    draft = _draft(message, options)
-    if draft.headers["id"] == run.task_id:
-        run.report.anew = draft
+def _keep(run: Run, message: Any, options: dict[str, Any], limit: int) -> None:
+    """Put a message into the run's report; one with the run's own id is its retry, or what replaces it.
+
+    ``limit``: bytes of what follows. What is run again is as large as it was, which may be more.
+    """
+    if message.headers["id"] == run.task_id:
+        run.report.anew = _draft(message, options)
     else:
-        run.report.drafts.append(draft)
+        run.report.drafts.append(_draft(message, options, limit))
 
 
-def _draft(message: Any, options: dict[str, Any]) -> Draft:
+def _draft(message: Any, options: dict[str, Any], limit: float = math.inf) -> Draft:
     # As JSON has it: kombu's marks of dates and the like stay, and are read where the work is run.
-    arguments, parameters, embed = json.loads(dumps(message.body))
+    text = dumps(message.body)
+    arguments, parameters, embed = json.loads(text)
+    refused = None
+    if len(text) > limit:  # a row may be larger, but not without an end: the settlement would be refused with it
+        refused = f"its body would have {len(text)} bytes, more than CHIFFON_MAX_MESSAGE ({limit})"
+        arguments = parameters = None
     return Draft(
         headers=json.loads(dumps(message.headers | (options.get("headers") or {}))),
         arguments=maybe_list(arguments) or [],
@@ -103,6 +120,7 @@ def _draft(message: Any, options: dict[str, Any]) -> Draft:
         embed={name: value for name, value in (embed or {}).items() if value},
         priority=options.get("priority"),
         routing_key=_routing_key(options),
+        refused=refused,
     )
 
 

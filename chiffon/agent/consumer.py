@@ -26,6 +26,7 @@ from chiffon.agent.outbox import Outbox
 from chiffon.agent.pace import Pace
 from chiffon.agent.reading import Reader
 from chiffon.agent.reception import Reception
+from chiffon.agent.returning import Returning
 from chiffon.agent.runs import Runs
 from chiffon.agent.slate import make_slates
 from chiffon.agent.traffic import Traffic
@@ -116,6 +117,7 @@ class LedgerConsumer(Consumer):
             is_ending=lambda: self._drain.begun,
         )
         self._watch = HubWatch(self._mailbox.post, end=self._give_up)
+        self._returning = Returning(self, settings.broker_url, self._traffic)
 
     def _slots(self) -> int:
         return max(1, self.pool.num_processes or 1)
@@ -259,6 +261,8 @@ class LedgerConsumer(Consumer):
             self._runs.surrender("the processes of its agent died too often")
             self._abandon()
         self._intake.look(self._runs.shares())
+        if not self._drain.begun:
+            self._returning.look()
 
     def _after_mail(self) -> None:
         """What came in one go has been dealt with: hand it on, and tell the broker what is done."""

@@ -150,7 +150,7 @@ def _remains(draft: Draft, ending: Ending, reader: Reader) -> NewTask:
     headers: dict[str, Any] = {
         name: draft.headers[name] for name in ("id", "task", "root_id", "group") if name in draft.headers
     }
-    bare = replace(draft, headers=headers, arguments=[], parameters={}, priority=None, routing_key=None)
+    bare = Draft(headers, [], {}, draft.embed, priority=None, routing_key=None)
     try:
         return reader.from_draft(bare, trace_id=ending.trace_id, parent=ending.task_id)
     except Exception:  # noqa: BLE001 -- as above

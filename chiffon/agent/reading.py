@@ -107,8 +107,10 @@ class Reader:
     def from_draft(self, draft: Draft, *, trace_id: str, parent: str) -> NewTask:
         """The task that a run's continuation is. Its parameters are validated when it is run.
 
-        Raises InvalidInput if its form does not fit.
+        Raises InvalidInput if its form does not fit, or it was refused where it was made.
         """
+        if draft.refused is not None:
+            raise MalformedMessage(draft.refused)
         task = self._task(draft.headers, draft.arguments, draft.parameters, draft.embed, draft.priority)
         if task.work_type in self.work_types:
             with suppress(InvalidInput):  # else it is dead-lettered when it is run, and says why

@@ -19,7 +19,10 @@ from chiffon.ledger.results import StoredResult
 
 @dataclass(frozen=True)
 class Draft:
-    """A task that Celery would publish now: protocol 2 headers, the three items of the body, and how it is routed."""
+    """A task that Celery would publish now: protocol 2 headers, the three items of the body, and how it is routed.
+
+    ``refused``: why it cannot be; then its arguments and parameters are left out.
+    """
 
     headers: dict[str, Any]
     arguments: list[Any]
@@ -27,6 +30,7 @@ class Draft:
     embed: dict[str, Any]
     priority: int | None
     routing_key: str | None
+    refused: str | None = None
 
 
 @dataclass(frozen=True)

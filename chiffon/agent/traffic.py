@@ -58,6 +58,11 @@ class Traffic:
         """Whether the broker would hand out whatever it has."""
         return self._roomy_since is not None
 
+    def has_had_room(self, seconds: float) -> bool:
+        """Whether the broker has handed out whatever it had for so long."""
+        since = self._roomy_since
+        return since is not None and self._clock() - since >= seconds
+
     def connected(self) -> None:
         """Consuming has begun, with nothing in hand."""
         with self._lock:

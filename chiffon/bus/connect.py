@@ -31,6 +31,7 @@ _FAILURES = (OSError, amqp.AMQPError, ValueError, struct.error)
 class Connection(pyamqp.Connection):
     """An AMQP connection on which no call waits for ever. ``patience``: seconds, > 0, for each answer of the broker.
 
+    ``place``: of its broker in the list that it was opened from, 0 for the first.
     Not thread-safe, and of no use in a forked child. As a context manager it is open already, and closes.
     """
 
@@ -44,6 +45,7 @@ class Connection(pyamqp.Connection):
             on_unblocked=self._note_unblocked,
         )
         self.patience = patience
+        self.place = 0
         self.blocked = False
 
     def drain_events(self, timeout: float | None = None) -> None:
@@ -109,7 +111,7 @@ def connect(broker_url: str, *, name: str, patience: float = 10.0, heartbeat: in
         BrokerUnavailable: none of them answers; says why for each, and what to do. Passwords are hidden.
     """
     failures = []
-    for url in (part.strip() for part in broker_url.split(";")):
+    for place, url in enumerate(brokers_of(broker_url)):
         connection = None
         try:
             connection = _connection(url, name, patience, heartbeat)
@@ -119,8 +121,14 @@ def connect(broker_url: str, *, name: str, patience: float = 10.0, heartbeat: in
                 connection.drop()
             failures.append(f"{_shown(url)}: {advice(error)}")
         else:
+            connection.place = place
             return connection
     raise BrokerUnavailable("; ".join(failures))
+
+
+def brokers_of(broker_url: str) -> list[str]:
+    """The URLs of a ``;`` list, in its order."""
+    return [url.strip() for url in broker_url.split(";")]
 
 
 def advice(error: Exception) -> str:

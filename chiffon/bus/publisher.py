@@ -6,16 +6,21 @@ import os
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
 import amqp
+import structlog
 
 from chiffon.bus.confirms import BLOCKED, Confirms, Receipt, nothing_taken, publish_apart
 from chiffon.bus.connect import Connection, connect
+from chiffon.bus.failback import Failback
 from chiffon.bus.letters import Letter
 from chiffon.bus.topology import Topology
 from chiffon.domain.errors import BrokerUnavailable
+
+log = structlog.get_logger(__name__)
 
 
 class Publisher:
@@ -23,7 +28,8 @@ class Publisher:
 
     Not thread-safe by design: it belongs to the thread that first publishes or tends, in the process that made it, and
     says so to any other. The topology is declared on every connect, before first use. ``patience``: seconds, > 0, that
-    each of the broker's answers may take while connecting.
+    each of the broker's answers may take while connecting. Of a list of brokers it uses the first that answers: led to
+    a later one, it returns, within some ten seconds, to one before that.
     """
 
     def __init__(self, broker_url: str, topology: Topology, *, name: str = "chiffon", patience: float = 5.0) -> None:
@@ -34,6 +40,7 @@ class Publisher:
         self._owner: tuple[int, int] | None = None
         self._connection: Connection | None = None
         self._confirms: Confirms | None = None
+        self._failback = Failback(broker_url, name=f"{name} failback")
 
     @property
     def connected(self) -> bool:
@@ -72,7 +79,8 @@ class Publisher:
     def tend(self) -> None:
         """Read what has arrived and prove that we live. Call it about once a second while there is nothing to publish.
 
-        A connection found dead is dropped; the next `publish` connects again.
+        A connection found dead is dropped; the next `publish` connects again. One to another broker than the first of
+        the list is given up when an earlier one answers.
         """
         self._check_owner()
         if self._connection is None:
@@ -81,6 +89,8 @@ class Publisher:
             self._connection.tend()
         except (OSError, amqp.AMQPError):
             self._drop()
+        else:
+            self._return_to_earlier(self._connection)
 
     def close(self) -> None:
         """Close the connection, if there is one. It may be used again."""
@@ -111,8 +121,18 @@ class Publisher:
     def _confirming(self) -> Confirms:
         """The channel to publish on: the one there is, if it still lives. Raises BrokerUnavailable."""
         self.tend()
-        if self._confirms is not None:
-            return self._confirms
+        return self._confirms or self._connect()
+
+    def _return_to_earlier(self, connection: Connection) -> None:
+        """Go to a broker that stands before this one in the list, if one answers again."""
+        if self._failback.is_due(connection.place):
+            log.info("broker_failback", reason="a broker that stands earlier in CHIFFON_BROKER_URL answers again")
+            self._connection, self._confirms = None, None
+            connection.close()
+            with suppress(BrokerUnavailable):  # whoever publishes next tries again, and hears of it
+                self._connect()
+
+    def _connect(self) -> Confirms:
         connection = connect(self._broker_url, name=self._name, patience=self._patience)
         try:
             self._topology.declare(connection)

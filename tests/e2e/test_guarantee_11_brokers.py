@@ -42,9 +42,9 @@ def cluster(services: Services, tmp_path: Path) -> Iterator[BrokerCluster]:
         yield nodes
 
 
-def consumers(node: PrivateRabbitMQ) -> int:
+def consumers(node: PrivateRabbitMQ, vhost: str = "/") -> int:
     """How many agents the node hands work to; none while there is no queue."""
-    said = node.ctl("list_queues", "--no-table-headers", "name", "consumers")
+    said = node.ctl("list_queues", "--no-table-headers", "-p", vhost, "name", "consumers")
     return sum(int(line.split()[1]) for line in said.splitlines() if line.startswith("work_queue"))
 
 
@@ -79,6 +79,36 @@ def test_a_list_of_brokers_is_followed_when_the_first_one_dies_under_load(
         eventually("the load to go on", lambda: len(load.accepted) >= since + 5)
 
     assert_each_was_done_once(load, ledger, diary)
+
+
+def test_an_agent_and_the_api_meet_at_the_first_broker_of_a_list_when_it_is_back(
+    mortal_broker: BrokerNode,
+    rabbitmq: PrivateRabbitMQ,
+    second_broker: PrivateRabbitMQ,
+    apis: Apis,
+    agents: Agents,
+    diary: Diary,
+) -> None:
+    both = f"{mortal_broker.url};{second_broker.url}"
+    api = apis.start(broker_url=both)
+    agents.start(broker_url=both, concurrency=2, lost_after=3600)
+    mortal_broker.kill()
+    eventually("the agent to be at the other broker", lambda: consumers(second_broker) == 1)
+    mortal_broker.restart()
+
+    # The API has rung nothing meanwhile, and connects to the first.
+    api.wait_for(api.dispatch("test.append", diary.parameters("back")), "completed", within=60)
+
+    mortal_broker.kill()
+    eventually("the agent to be at the other broker", lambda: consumers(second_broker) == 1)
+    running = api.dispatch("test.run", {"path": str(diary.path), "seconds": 30})
+    eventually("it to run", lambda: "begun" in diary.notes())  # the API is there, too
+    mortal_broker.restart()
+    vhost = mortal_broker.url.rpartition("/")[2]
+    eventually("the agent to be back", lambda: consumers(rabbitmq, vhost) == 1, within=60)
+    api.wait_for(api.dispatch("test.append", diary.parameters("back again")), "completed")
+    api.wait_for(running, "completed")
+    assert diary.notes().count("begun") == 1
 
 
 def test_work_a_retry_and_a_dead_letter_go_their_ways_over_quorum_queues(

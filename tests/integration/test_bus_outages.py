@@ -16,6 +16,9 @@ from chiffon.bus.topology import Topology
 from chiffon.devstack.rabbitmq import PrivateRabbitMQ
 from chiffon.domain.errors import BrokerUnavailable
 from tests.bells import bare_channel, bell, ids, letters
+from tests.chaos.relay import Relays
+from tests.e2e.waiting import eventually
+from tests.proxy import through
 
 LARGE = "x" * 200_000
 MARGIN = 5.0  # seconds: a slow machine is no hang
@@ -214,3 +217,29 @@ def test_a_broker_that_was_wiped_has_its_queues_again(rabbitmq: PrivateRabbitMQ)
         rabbitmq.start()
         assert publisher.publish(letters(2)).confirmed == ids(*letters(2))
         assert came(rabbitmq.url) == ids(*letters(2))
+
+
+def test_a_publisher_that_was_led_to_the_next_broker_of_a_list_returns_when_the_first_answers(
+    url: str, rabbitmq: PrivateRabbitMQ, relays: Relays, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("chiffon.bus.failback.EVERY", 0.2)
+    first = relays.before("127.0.0.1", rabbitmq.port)
+    first.refuse(True)
+    with Publisher(f"{through(first.port, url)};{url}", Topology()) as publisher:
+
+        def place() -> int | None:
+            publisher.tend()
+            return publisher._connection.place if publisher._connection else None
+
+        publisher.publish(letters(1))
+        assert place() == 1
+        first.refuse(False)
+        first.fall_silent(True)  # it is there, and says nothing
+        started = time.monotonic()
+        for _ in range(20):
+            assert publisher.publish(letters(1)).confirmed
+        assert time.monotonic() - started < MARGIN
+        assert place() == 1
+        first.fall_silent(False)
+        eventually("it to be at the first", lambda: place() == 0)
+        assert publisher.publish(letters(1)).confirmed

@@ -10,9 +10,10 @@ import pytest
 from kombu import Connection as KombuConnection
 
 from chiffon.bus.connect import Connection, connect, version_of
-from chiffon.bus.topology import Topology, TopologyMismatch
+from chiffon.bus.topology import Topology, TopologyMismatch, _tell_of_older
 from chiffon.domain.errors import BrokerUnavailable
 from tests.bells import bare_channel
+from tests.log_notes import LogNotes
 from tests.racing import until
 
 QueueType = Literal["classic", "quorum"]
@@ -88,6 +89,33 @@ def test_a_queue_with_other_arguments_is_named_with_what_to_do(connection: Conne
 def test_the_other_queue_type_is_a_mismatch_too(connection: Connection) -> None:
     Topology("classic").declare(connection)
     with pytest.raises(TopologyMismatch, match="CHIFFON_QUEUE_TYPE"):
+        Topology("quorum").declare(connection)
+
+
+@pytest.mark.parametrize("older", [(3, 9), (3, 13)])
+def test_a_quorum_queue_that_the_broker_has_from_before_its_upgrade_is_used_as_it_is(
+    connection: Connection, monkeypatch: pytest.MonkeyPatch, older: tuple[int, int]
+) -> None:
+    topology = Topology("quorum", ("work_queue.gpu",))
+    with monkeypatch.context() as before:
+        before.setattr("chiffon.bus.topology.version_of", lambda _: min(older, version_of(connection)))
+        topology.declare(connection)
+    noted = LogNotes()
+    monkeypatch.setattr("chiffon.bus.topology.log", noted)
+    _tell_of_older.cache_clear()
+
+    topology.declare(connection)
+    topology.declare(connection.channel())
+
+    told = [line["queue"] for line in noted.said("queue_of_an_older_broker")]
+    is_asked_for_more = older == (3, 9) or version_of(connection) >= (4, 0)  # the broker of this test may be a 3.10
+    assert told == (list(topology.queue_names) if is_asked_for_more else [])
+
+
+def test_a_quorum_queue_with_an_argument_of_somebody_elses_is_still_a_mismatch(connection: Connection) -> None:
+    arguments = {"x-queue-type": "quorum", "x-dead-letter-exchange": "dlx_exchange", "x-delivery-limit": 7}
+    connection.channel().queue_declare("work_queue", durable=True, auto_delete=False, arguments=arguments)
+    with pytest.raises(TopologyMismatch, match=r"inequivalent arg 'x-delivery-limit'.*delete_queue work_queue"):
         Topology("quorum").declare(connection)
 
 

@@ -35,6 +35,20 @@ def twice(self: Any, path: str) -> None:
         raise self.retry(countdown=0)
 
 
+@shared_task(name="trap.spread")
+def spread(length: int) -> str:
+    """A result that is larger than what it was asked with."""
+    return "x" * length
+
+
+@shared_task(name="trap.same_at_second_attempt", bind=True, max_retries=1)
+def same_at_second_attempt(self: Any, said: str) -> str:
+    """Be run once more, as it was."""
+    if not self.request.retries:
+        raise self.retry(countdown=0)
+    return said
+
+
 @shared_task(name="trap.send_chain")
 def send_chain(length: int) -> str:
     """Call a chord that has a chain in its header; the id of its body."""
