@@ -100,6 +100,7 @@ def _plain(result: str, runtime: float | None, shown: str | None, children: str 
 class Run:
     """The run that the current thread is in. ``ending``: the work has returned; what is published now follows it.
 
+    ``entered``: the work was begun; what is called from then on is not the run's own task.
     ``incarnation``: of the agent that runs it. ``retry_after``: seconds, once the work has asked to be run again.
     """
 
@@ -114,6 +115,7 @@ class Run:
     incarnation: int | None = None
     report: Report = field(default_factory=Report)
     began: float = field(default_factory=time.monotonic)
+    entered: bool = False
     ending: bool = False
     retry_after: float = 0.0
 

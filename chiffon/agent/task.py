@@ -46,10 +46,14 @@ class LedgerTask(CeleryTask):
     abstract = True
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Do the work; from its return on, whatever Celery publishes follows from it."""
+        """Do the work; from its return on, whatever Celery publishes follows from it.
+
+        A task that the work, or a hook of its, calls on the spot is a call like any other: no run of its own ends.
+        """
         run = current()
-        if run is None:
+        if run is None or run.entered or self.request.id != run.task_id:
             return super().__call__(*args, **kwargs)
+        run.entered = True
         try:
             call = super().__call__  # a base of the user's may have one
             result = (self.run if call.__func__ is CeleryTask.__call__ else call)(*args, **kwargs)
