@@ -39,19 +39,33 @@ class LedgerBackend(PostgresBackend):
     def mark_as_done(
         self, task_id: str, result: Any, request: Any = None, store_result: bool = True, state: str = states.SUCCESS
     ) -> None:
-        """The run's result; what cannot be kept raises EncodeError, which makes the run a failure."""
+        """The run's result; what cannot be kept raises EncodeError, which makes the run a failure.
+
+        Not where nobody asks for it: who ignores the result (``store_result`` is false) may return anything.
+        """
         run = _run_of(task_id)
         if run is None:
             super().mark_as_done(task_id, result, request=request, store_result=store_result, state=state)
             return
+        is_part = request is not None and request.chord  # its body is given the result, whoever ignores it
+        try:
+            text = self._result_text(result)
+        except EncodeError:
+            if store_result or is_part:
+                raise
+            text = "null"
+        run.report.verdict = Completed(text)
+        run.report.children = self._children(request)
+        if is_part:
+            self.on_chord_part_return(request, state, result)
+
+    def _result_text(self, result: Any) -> str:
+        """JSON text of a result. Raises EncodeError if there is none, or too much of it."""
         text = encoded(self.prepare_value(result))
         size, limit = len(text), self.app.settings.max_result
         if size > limit:
             raise EncodeError(f"the result has {size} bytes, more than CHIFFON_MAX_RESULT ({limit})")
-        run.report.verdict = Completed(text)
-        run.report.children = self._children(request)
-        if request is not None and request.chord:
-            self.on_chord_part_return(request, state, result)
+        return text
 
     def mark_as_failure(
         self, task_id: str, exc: Any, traceback: Any = None, request: Any = None, **options: Any
