@@ -7,7 +7,7 @@ from typing import Any
 
 from celery.exceptions import WorkerLostError
 
-from chiffon.agent.ledger_backend import work_error
+from chiffon.agent.raised import work_error
 from chiffon.agent.reading import Reader
 from chiffon.agent.run import Report
 from chiffon.agent.task import Unfit

@@ -21,8 +21,8 @@ from chiffon.agent.commands import Started
 from chiffon.agent.delivery import Delivery
 from chiffon.agent.headers import protocol2_headers
 from chiffon.agent.killing import kill
-from chiffon.agent.ledger_backend import work_error
 from chiffon.agent.outcome import Outcome
+from chiffon.agent.raised import work_error
 from chiffon.agent.reading import Reader
 from chiffon.agent.run import Report, Run, running
 from chiffon.agent.together import Together

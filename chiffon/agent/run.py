@@ -1,11 +1,13 @@
 """One run of one claimed task, in the process or thread that does the work: what it says is caught, not sent.
 
 Celery stores results and publishes continuations from inside the run. Here both are kept until the run is over and
-go to the worker's main process, which writes them down in the commit that settles the task.
+go to the worker's main process, which writes them down in the commit that settles the task. That need not have the
+classes of the work, and one that it cannot import would end it: what goes there is plain.
 """
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Iterator
@@ -13,8 +15,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from chiffon.domain.values import canonical
 from chiffon.domain.verdicts import Completed, Verdict
 from chiffon.ledger.results import StoredResult
+
+
+def plain(value: object) -> Any:
+    """What JSON says of a value, without the classes of whoever made it. Raises TypeError if it cannot say it."""
+    return json.loads(canonical(value))
 
 
 @dataclass(frozen=True)
@@ -27,6 +35,11 @@ class Draft:
     embed: dict[str, Any]
     priority: int | None
     routing_key: str | None
+
+    def __post_init__(self) -> None:
+        # The rest has been JSON already; this is as the work has said it.
+        object.__setattr__(self, "priority", plain(self.priority))
+        object.__setattr__(self, "routing_key", plain(self.routing_key))
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ def seconds_until(when: Any) -> float:
     """Seconds from now until a retry's ``when``: seconds, or a moment. Celery's default is three minutes."""
     if isinstance(when, datetime):
         moment = when if when.tzinfo else when.replace(tzinfo=UTC)
-        return max(0.0, (moment - datetime.now(UTC)).total_seconds())
+        return max(0.0, float((moment - datetime.now(UTC)).total_seconds()))
     return 180.0 if when is None else max(0.0, float(when))
 
 

@@ -16,7 +16,7 @@ from celery.app.task import Context
 from celery.app.trace import TraceInfo, trace_task
 
 from chiffon.agent import judging
-from chiffon.agent.ledger_backend import work_error
+from chiffon.agent.raised import work_error
 from chiffon.agent.run import Draft, Report, Run, running
 from chiffon.agent.slate import slates
 from chiffon.agent.task import seconds_until
