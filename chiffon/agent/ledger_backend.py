@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from functools import partial
 from typing import Any
 
@@ -14,7 +15,7 @@ from chiffon.agent.backend_chords import header_tree
 from chiffon.agent.backend_values import encoded
 from chiffon.agent.raised import work_error
 from chiffon.agent.run import ChordBegun, ChordPart, Run, current, plain
-from chiffon.agent.task import ProcessKilled, Unfit
+from chiffon.agent.task import ProcessKilled, Unfit, seconds_until
 from chiffon.domain.errors import LedgerUnavailable, SchemaBehind
 from chiffon.domain.verdicts import Completed, Crashed, DeadLettered, Failed, RetryLater, TimedOut, Verdict
 from chiffon.ledger.failures import LostRace
@@ -97,11 +98,12 @@ class LedgerBackend(PostgresBackend):
         )
 
     def mark_as_retry(self, task_id: str, exc: Any, traceback: Any = None, **options: Any) -> Any:
-        """The run's wish to be run again, and when."""
+        """The run's wish to be run again; when, only the exception knows that Celery handles meanwhile."""
         run = _run_of(task_id)
         if run is None:
             return super().mark_as_retry(task_id, exc, traceback=traceback, **options)
-        run.report.verdict = RetryLater(run.retry_after, work_error(exc, traceback))
+        when = getattr(sys.exception(), "when", None)
+        run.report.verdict = RetryLater(seconds_until(when), work_error(exc, traceback))
         return exc
 
     def store_result(

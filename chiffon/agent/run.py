@@ -114,7 +114,7 @@ class Run:
     """The run that the current thread is in. ``ending``: the work has returned; what is published now follows it.
 
     ``entered``: the work was begun; what is called from then on is not the run's own task.
-    ``incarnation``: of the agent that runs it. ``retry_after``: seconds, once the work has asked to be run again.
+    ``incarnation``: of the agent that runs it.
     """
 
     task_id: str
@@ -130,7 +130,6 @@ class Run:
     began: float = field(default_factory=time.monotonic)
     entered: bool = False
     ending: bool = False
-    retry_after: float = 0.0
 
 
 _current = threading.local()

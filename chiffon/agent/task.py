@@ -63,8 +63,7 @@ class LedgerTask(CeleryTask):
             # Celery would end the worker over any of these.
             run.ending = True
             raise ProcessKilled(f"the work raised {type(error).__name__}: {error}") from error
-        except CeleryRetry as error:  # no end: what its hooks publish follows from nothing that is settled
-            run.retry_after = seconds_until(error.when)
+        except CeleryRetry:  # no end: what its hooks publish follows from nothing that is settled
             raise
         except Exception:
             run.ending = True

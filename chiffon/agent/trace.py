@@ -116,7 +116,7 @@ def _unsaid(info: Any, run: Run) -> Verdict:
     """
     if info is not None and info.state == states.RETRY:
         trace = "".join(format_exception(info.retval))
-        return RetryLater(run.retry_after, work_error(info.retval.exc or info.retval, trace))
+        return RetryLater(seconds_until(info.retval.when), work_error(info.retval.exc or info.retval, trace))
     if info is not None and info.state == states.IGNORED and run.report.anew is not None:
         return Replaced()
     if info is not None and info.state == states.IGNORED:
