@@ -14,13 +14,21 @@ _MOST = 10_000
 _TRACEBACK_LIMIT = 20_000
 
 
+def message_of(exc: Any) -> str:
+    """What an exception says; to put itself into words may be beyond it."""
+    try:
+        return _clean(str(exc))
+    except Exception:  # noqa: BLE001 -- it is the work's, and may do anything
+        return f"{type(exc).__name__}, which cannot be put into words"
+
+
 def work_error(exc: Any, traceback: Any = None) -> WorkError:
     """An exception as the ledger keeps it."""
     kind = type(exc)
     return WorkError(
         type=_clean(kind.__name__),
         module=_clean(str(kind.__module__)),
-        message=_clean(str(exc))[:_MOST] or _clean(kind.__name__),
+        message=message_of(exc)[:_MOST] or _clean(kind.__name__),
         traceback=_cut(traceback),
         arguments=_arguments(exc),
     )

@@ -13,6 +13,7 @@ from celery.exceptions import Ignore, Reject, SoftTimeLimitExceeded
 from celery.exceptions import Retry as CeleryRetry
 
 from chiffon.agent.child import ask_cancelled, report_progress
+from chiffon.agent.raised import message_of
 from chiffon.agent.run import Run, current
 from chiffon.config import Settings
 from chiffon.domain.context import WorkContext
@@ -62,7 +63,7 @@ class LedgerTask(CeleryTask):
                 raise  # the pool wants this process gone
             # Celery would end the worker over any of these.
             run.ending = True
-            raise ProcessKilled(f"the work raised {type(error).__name__}: {error}") from error
+            raise ProcessKilled(f"the work raised {type(error).__name__}: {message_of(error)}") from error
         except CeleryRetry:  # no end: what its hooks publish follows from nothing that is settled
             raise
         except Exception:
@@ -70,7 +71,7 @@ class LedgerTask(CeleryTask):
             raise
         except BaseException as error:  # a failure like any other, and Celery would take it for the end of a process
             run.ending = True
-            raise RuntimeError(f"the work raised {type(error).__name__}: {error}") from error
+            raise RuntimeError(f"the work raised {type(error).__name__}: {message_of(error)}") from error
         run.ending = True
         return result
 
@@ -108,7 +109,7 @@ class WorkTask(LedgerTask):
         except Retry as asked:
             if asked.after is None or not self._retries_left(run):
                 self._retry_or_raise(run, asked)
-            raise CeleryRetry(str(asked), exc=asked, when=asked.after) from asked
+            raise CeleryRetry(message_of(asked), exc=asked, when=asked.after) from asked
         except SoftTimeLimitExceeded as error:
             if self.work_type.retry_timeouts:
                 self._retry_or_raise(run, error)
@@ -126,7 +127,7 @@ class WorkTask(LedgerTask):
         if not self._retries_left(run):
             raise error
         wait = self.work_type.policy.wait(run.retries, random.random())  # noqa: S311 -- jitter, no secret
-        raise CeleryRetry(str(error), exc=error, when=wait) from error
+        raise CeleryRetry(message_of(error), exc=error, when=wait) from error
 
 
 def as_celery_task(work_type: WorkType, settings: Settings) -> WorkTask:

@@ -16,7 +16,7 @@ from celery.app.task import Context
 from celery.app.trace import TraceInfo, trace_task
 
 from chiffon.agent import judging
-from chiffon.agent.raised import work_error
+from chiffon.agent.raised import message_of, work_error
 from chiffon.agent.run import Draft, Report, Run, running
 from chiffon.agent.slate import slates
 from chiffon.agent.task import seconds_until
@@ -122,7 +122,7 @@ def _unsaid(info: Any, run: Run) -> Verdict:
     if info is not None and info.state == states.IGNORED:
         return Completed("null")
     if info is not None and info.state == states.REJECTED:
-        error = WorkError("Reject", f"the work rejected its message: {info.retval}", "celery.exceptions")
+        error = WorkError("Reject", f"the work rejected its message: {message_of(info.retval)}", "celery.exceptions")
         return GivenBack(error, started=True, after=1.0) if info.retval.requeue else DeadLettered(error)
     if info is not None and isinstance(info.retval, MemoryError):
         return judging.broken_off(info.retval, None)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from celery import Celery, Task, chord
+from celery.exceptions import Reject
 
 from chiffon.agent.app import create_app
 from chiffon.agent.run import Report
@@ -16,7 +17,7 @@ from chiffon.agent.slate import Slates
 from chiffon.agent.task import as_celery_task
 from chiffon.agent.trace import do_work
 from chiffon.config import Settings
-from chiffon.domain.verdicts import Completed, Failed, RetryLater
+from chiffon.domain.verdicts import Completed, DeadLettered, Failed, RetryLater
 from chiffon.domain.work import WorkTypes, work
 from tests.api import NOBODY
 
@@ -52,6 +53,19 @@ class Broken(Exception):
 
     def __str__(self) -> str:
         return Words("it broke")
+
+
+class Unsayable(Exception):
+    """One that cannot say what it is."""
+
+    def __str__(self) -> str:
+        raise LookupError("no words")
+
+
+class Unstoppable(BaseException):
+    """One that is not even an exception to Python."""
+
+    __str__ = Unsayable.__str__
 
 
 class Agent(pickle.Unpickler):
@@ -108,6 +122,20 @@ def test_what_json_cannot_say_is_left_out(app: Celery) -> None:
     assert isinstance(report.verdict, RetryLater)
     assert report.verdict.error.arguments is None
     assert report.verdict.error.message == "it broke"
+
+
+def test_what_cannot_put_itself_into_words_is_retried_as_what_it_is(app: Celery) -> None:
+    report = read(run(raising(app, Unsayable("x"), retries=1)))
+    assert isinstance(report.verdict, RetryLater)
+    assert (report.verdict.error.type, report.verdict.error.arguments) == ("Unsayable", ("x",))
+    assert report.verdict.error.message == "Unsayable, which cannot be put into words"
+
+
+@pytest.mark.parametrize("error", [Unsayable("x"), Reject(Unsayable("x"), requeue=False), Unstoppable("x")])
+def test_it_fails_as_any_other_once_no_retry_is_left(app: Celery, error: BaseException) -> None:
+    report = read(run(raising(app, error)))
+    assert isinstance(report.verdict, Failed | DeadLettered)
+    assert report.verdict.error.type in {"Unsayable", "Reject", "RuntimeError"}
 
 
 def test_a_slate_tells_the_agent_of_a_failure_in_plain_words_too(app: Celery, monkeypatch: pytest.MonkeyPatch) -> None:
