@@ -9,7 +9,7 @@ from time import monotonic, time
 from typing import Any
 
 import structlog
-from billiard.einfo import ExceptionWithTraceback
+from billiard.einfo import ExceptionInfo, ExceptionWithTraceback
 from celery.app.task import Context
 from celery.exceptions import TaskRevokedError, TimeLimitExceeded
 from celery.worker import state
@@ -150,9 +150,12 @@ class ClaimedRequest(Request):
         super().on_accepted(pid, at)
         self.outcome.begun_at = at
 
-    def on_success(self, report: Report, **_: Any) -> None:
-        """The run is over, and says how it was."""
-        self.outcome.told(self, report)
+    def on_success(self, report: Report | ExceptionInfo, **_: Any) -> None:
+        """The run is over, and says how it was; or its thread ended by what is no exception to Python."""
+        if isinstance(report, ExceptionInfo):
+            self.on_failure(report)
+        else:
+            self.outcome.told(self, report)
 
     def on_timeout(self, soft: bool, timeout: float) -> None:
         """A limit was reached; the hard one has ended the process."""
