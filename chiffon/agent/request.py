@@ -19,7 +19,7 @@ from chiffon.agent import judging
 from chiffon.agent.clerk import Clerk
 from chiffon.agent.commands import Started
 from chiffon.agent.delivery import Delivery
-from chiffon.agent.headers import protocol2_headers
+from chiffon.agent.headers import as_fields, protocol2_headers
 from chiffon.agent.killing import kill
 from chiffon.agent.outcome import Outcome
 from chiffon.agent.raised import work_error
@@ -190,7 +190,7 @@ class ClaimedRequest(Request):
         report: Report | None = run.report
         try:
             with running(run):
-                context = Context(self._request_dict, **(self._body[2] or {}))
+                context = Context(as_fields(self._request_dict), **(self._body[2] or {}))
                 self.task.backend.mark_as_failure(self.id, exc, request=context)
         except Exception:  # what follows from the end is left to a task of its own
             self.log.exception("aftermath_not_caught")
