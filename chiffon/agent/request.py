@@ -205,8 +205,7 @@ class ClaimedRequest(Request):
         return shown
 
     def acknowledge(self) -> None:
-        """Acknowledge the message; the ledger owns the work."""
-        self._delivery.acknowledge()
+        """Celery's word at the start of a task with ``acks_late=False``. A message is kept until it is settled."""
 
     @property
     def in_thread(self) -> bool:

@@ -252,7 +252,7 @@ class Runs:
         now = time.monotonic()
         for request in self._held.values():
             if now - request.claimed_at >= self._settings.ack_after:
-                request.acknowledge()
+                request.outcome.acknowledge_early()
 
     def _request(self, delivery: Delivery, claim: Claim) -> ClaimedRequest:
         consumer, settings = self._consumer, self._settings
