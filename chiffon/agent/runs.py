@@ -197,8 +197,7 @@ class Runs:
 
     def kill_processes(self) -> None:
         """Kill every process of the pool. From any thread."""
-        for pid in self._processes():
-            kill(pid)
+        kill(*self._processes())
 
     def _processes(self) -> list[int]:
         """Every process of the pool: one may have begun what the event loop does not know to have begun."""
