@@ -15,6 +15,7 @@ from celery.app.task import Context
 from celery.exceptions import Ignore
 
 from chiffon.agent.child import ledger
+from chiffon.agent.headers import as_fields
 from chiffon.agent.ledger_backend import OUTAGES
 from chiffon.agent.run import Report, Run, current
 from chiffon.agent.task import LedgerTask
@@ -77,7 +78,7 @@ class AfterEnd(LedgerTask):
                 "parent_id": end.canvas.get("parent_id"),
                 "group": end.canvas.get("group"),
                 "delivery_info": {"priority": end.priority},
-                **(end.canvas.get("headers") or {}),
+                **as_fields(end.canvas.get("headers") or {}),
                 **(end.canvas.get("embed") or {}),
             }
         )

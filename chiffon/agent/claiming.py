@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from chiffon.agent import continuations
-from chiffon.agent.commands import Hopeless, Offer, Refused
+from chiffon.agent.commands import Found, Hopeless, Offer, Refused
 from chiffon.agent.halving import halved
 from chiffon.agent.life import Life
 from chiffon.agent.reading import Direct, Doorbell, Reader
@@ -19,8 +19,8 @@ from chiffon.ledger.condemn import make_way, may_wait
 from chiffon.ledger.connect import Cursor
 from chiffon.ledger.failures import RefusedData
 
-Answer = tuple[Offer, Fate | Hopeless | Refused]
-"""An offer, and what its claim found."""
+Answer = tuple[Offer, Found]
+"""An offer, and what becomes of it."""
 
 
 class Claimer:

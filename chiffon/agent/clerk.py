@@ -12,19 +12,20 @@ from typing import TypeVar
 import structlog
 
 from chiffon.agent import continuations
-from chiffon.agent.claiming import Claimer, twins
-from chiffon.agent.commands import Command, Condemned, Draining, Finished, Hopeless, Offer, Paid, Refused, Started
+from chiffon.agent.claiming import Answer, Claimer
+from chiffon.agent.commands import Command, Condemned, Draining, Finished, Hopeless, Offer, Paid, Started, Unclaimed
 from chiffon.agent.halving import halved
 from chiffon.agent.life import Life
 from chiffon.agent.mailbox import Mailbox
-from chiffon.agent.reading import Doorbell, Reader
+from chiffon.agent.offers import Offers
+from chiffon.agent.reading import Reader
 from chiffon.agent.rounds import Rounds
 from chiffon.agent.settling import Settler
 from chiffon.config import Settings
 from chiffon.dispatch.ring import Ringer
 from chiffon.dispatch.sweep import DEATHS_PER_CRASH
 from chiffon.domain.errors import LedgerUnavailable, SchemaBehind
-from chiffon.domain.tasks import Claim, Fate, NotDue
+from chiffon.domain.tasks import Claim
 from chiffon.ledger import claims
 from chiffon.ledger.failures import LostRace
 from chiffon.ledger.settle import Fenced, Recorded
@@ -51,9 +52,6 @@ TICK = 0.5
 AGAIN_AFTER, AGAIN_AT_MOST = 0.05, 1.0
 """Seconds until the ledger is tried again: at first, for an agent without its lock is soon taken for dead; at last."""
 
-DEFER = 5.0
-"""Seconds until an offer is tried again whose row somebody else was holding."""
-
 
 class Clerk:
     """Takes commands from any thread, and answers on the event loop. ``life``: the agent's, for it to use.
@@ -71,10 +69,7 @@ class Clerk:
         self._mailbox = mailbox
         self._mark_after = mark_after
         self._commands: queue.SimpleQueue[Command | None] = queue.SimpleQueue()
-        self._offers: list[Offer] = []
-        self._deferred: list[tuple[float, Offer]] = []
-        self._held_up: set[str] = set()
-        """The tokens of offers that were deferred."""
+        self._offers = Offers()
         self._finished: list[Finished] = []
         self._started: list[Started] = []
         self._condemned: list[Condemned] = []
@@ -83,7 +78,7 @@ class Clerk:
         """Commands that came for this round."""
         self._rounds = Rounds(settings, life, mailbox, self._held)
         self._stopping = threading.Event()
-        self._draining = False
+        self._draining: Draining | None = None
         self._said_draining = False
         self._ticked_at = 0.0
         self._thread = threading.Thread(target=self._run, name="clerk", daemon=True)
@@ -152,7 +147,7 @@ class Clerk:
         self._crowd += 1
         match command:
             case Offer():
-                self._offers.append(command)
+                self._offers.add(command)
             case Finished():
                 self._finished.append(command)
             case Started():
@@ -160,7 +155,7 @@ class Clerk:
             case Paid():
                 self._rounds.paid.append(command)
             case Draining():
-                self._draining = True
+                self._draining = command
             case Condemned():
                 self._condemned.append(command)
 
@@ -173,13 +168,17 @@ class Clerk:
         self._rounds.begin()
 
     def _work(self) -> None:
-        beat = partial(self._rounds.beat, draining=self._draining)
+        beat = partial(self._rounds.beat, draining=self._draining is not None)
         for step in (self._settle, self._claim, self._tick, self._mark, self._condemn, self._drain):
             _take(beat)  # over a slow link all steps together may take longer than an agent may be silent
             _take(step)
 
     def _drain(self) -> None:
-        if self._draining and not self._said_draining:
+        if self._draining is None:
+            return
+        if not self._offers:
+            self._draining.taken.set()
+        if not self._said_draining:
             self.life.drain()
             self._said_draining = True
 
@@ -194,29 +193,19 @@ class Clerk:
             self._mailbox.post(partial(_reply_to_finished, part))
 
     def _claim(self) -> None:
-        if not self._offers:
-            return
-        batch = self._offers[:GATHER]
-        later = twins(batch)
-        answers = self._claimer.claim([offer for offer in batch if offer not in later])
-        answered = {id(offer) for offer, _ in answers}
-        held_up = [offer for offer in batch if offer not in later and id(offer) not in answered]
-        answers += self._defer(held_up)
-        self._offers = later + self._offers[len(batch) :]
-        for _, fate in answers:
-            claim = fate.claim if isinstance(fate, Hopeless) else fate
+        if self._draining is not None:
+            self._answer([(offer, Unclaimed()) for offer in self._offers.withdrawn()])
+        if batch := self._offers.batch(GATHER):
+            answers = self._claimer.claim(batch)
+            self._answer(answers + self._offers.answered(batch, answers))
+
+    def _answer(self, answers: Sequence[Answer]) -> None:
+        for _, found in answers:
+            claim = found.claim if isinstance(found, Hopeless) else found
             if isinstance(claim, Claim):
                 self._held.add((claim.task_id, claim.execution))
         for part in _parts(answers):
             self._mailbox.post(partial(_reply_to_offers, part))
-
-    def _defer(self, held_up: Sequence[Offer]) -> list[tuple[Offer, Fate | Hopeless | Refused]]:
-        """Try later what somebody holds; a doorbell only once: it takes up a slot, and the sweeper rings again."""
-        given_up = [o for o in held_up if o.token in self._held_up and isinstance(o.what, Doorbell)]
-        again = [offer for offer in held_up if offer not in given_up]
-        self._deferred += [(time.monotonic() + DEFER, offer) for offer in again]
-        self._held_up = {offer.token for _, offer in self._deferred}
-        return [(offer, NotDue(offer.task_id)) for offer in given_up]
 
     def _condemn(self) -> None:
         for _ in range(min(len(self._condemned), GATHER)):  # what is no work may come in floods
@@ -258,9 +247,8 @@ class Clerk:
             return
         self._ticked_at = now
         self._mailbox.post(self.on_tick)
-        self._offers += [offer for at, offer in self._deferred if at <= now]
-        self._deferred = [(at, offer) for at, offer in self._deferred if at > now]
-        self._rounds.go(draining=self._draining)
+        self._offers.resume(now)
+        self._rounds.go(draining=self._draining is not None)
 
 
 def _take(step: Callable[[], None]) -> None:
@@ -280,9 +268,9 @@ def _reply_to_finished(answers: Sequence[tuple[Finished, Recorded | Fenced]]) ->
         _reply(partial(finished.reply, answer))
 
 
-def _reply_to_offers(answers: Sequence[tuple[Offer, Fate | Hopeless | Refused]]) -> None:
-    for offer, fate in answers:
-        _reply(partial(offer.reply, fate))
+def _reply_to_offers(answers: Sequence[Answer]) -> None:
+    for offer, found in answers:
+        _reply(partial(offer.reply, found))
 
 
 def _reply(call: Callable[[], None]) -> None:

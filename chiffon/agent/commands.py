@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import threading
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -37,11 +38,20 @@ class Hopeless:
 
 
 @dataclass(frozen=True)
+class Unclaimed:
+    """Nobody has claimed it: the agent ends, and it is for others."""
+
+
+Found = Fate | Hopeless | Refused | Unclaimed
+"""What becomes of an offer: the fate of its claim, or why there is none."""
+
+
+@dataclass(frozen=True)
 class Offer:
-    """A delivery that may be run. ``reply`` is called on the event loop, with the claim's fate or why it is refused."""
+    """A delivery that may be run. ``reply`` is called on the event loop, with what becomes of it."""
 
     what: Doorbell | Direct
-    reply: Callable[[Fate | Hopeless | Refused], None]
+    reply: Callable[[Found], None]
     token: str = field(default_factory=lambda: next(_tokens))
 
     @property
@@ -107,7 +117,9 @@ class Paid:
 
 @dataclass(frozen=True)
 class Draining:
-    """The agent takes nothing new."""
+    """The agent takes nothing new. ``taken`` is set once nothing more is claimed, and all that was has its answer."""
+
+    taken: threading.Event = field(default_factory=threading.Event, compare=False)
 
 
 Command = Draining | Offer | Finished | Started | Paid | Condemned

@@ -43,6 +43,9 @@ log = structlog.get_logger(__name__)
 FLUSH_PATIENCE = 30.0
 """Seconds, at least, that an agent which ends waits for the ledger to take what it has finished."""
 
+_CLAIMED_WITHIN = 2.0
+"""Seconds, at most, that an agent which is told to end waits for what it is claiming: the ledger may be away."""
+
 GIVE_UP_WITHIN = 5.0
 """Seconds that an agent which hangs has for its goodbye."""
 
@@ -221,11 +224,15 @@ class LedgerConsumer(Consumer):
     def stop(self) -> None:
         """Take nothing new; finish what runs, up to a limit."""
         self._watch.stop()
-        self._clerk.tell(Draining())
+        draining = Draining()
+        self._clerk.tell(draining)
         self._drain.begin()
         self._runs.give_back_waiting("its agent ends, and had not begun it")
-        self._mailbox.open()  # nobody does until the pool has ended: what has been claimed is not to wait for that
+        # Nobody opens the mailbox until the pool has ended: what is being claimed is not to wait for that.
+        draining.taken.wait(_CLAIMED_WITHIN)
+        self._mailbox.open()
         super().stop()
+        self._intake.put_back_waiting()
 
     def shutdown(self) -> None:
         """Settle and acknowledge what has ended, say goodbye, and then let go of the broker."""

@@ -4,7 +4,25 @@ from __future__ import annotations
 
 from typing import Any
 
+from celery.app.task import Context
+
 from chiffon.domain.tasks import Claim
+
+_FIELDS = frozenset(
+    name
+    for name, value in vars(Context).items()
+    if not (name.startswith("_") or callable(value) or isinstance(value, property))
+)
+CELERYS = _FIELDS | {"lang", "task", "argsrepr", "kwargsrepr", "compression"}
+"""The headers that are Celery's own. Left to itself, it makes this set anew for each task."""
+
+TAKEN = frozenset(dir(Context)) - _FIELDS
+"""What a run's context does, or keeps for itself: a header of the sender's by such a name must not take its place."""
+
+
+def as_fields(headers: dict[str, Any]) -> dict[str, Any]:
+    """Headers as a run's context can have them for its own; whoever wants the others asks for the headers."""
+    return {name: value for name, value in headers.items() if name not in TAKEN}
 
 
 def protocol2_headers(

@@ -155,6 +155,12 @@ class Intake:
         heapq.heapify(kept)
         self._waiting = kept
 
+    def put_back_waiting(self) -> None:
+        """Give back all that is not offered, for other agents; once nothing more comes, or it would come back here."""
+        for *_, delivery, _what in self._waiting:
+            delivery.put_back()
+        self._waiting.clear()
+
     def _acknowledge(self, tag: int, multiple: bool) -> None:
         self._consumer.task_consumer.channel.basic_ack(tag, multiple)
 

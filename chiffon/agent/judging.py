@@ -7,7 +7,7 @@ from typing import Any
 
 from celery.exceptions import WorkerLostError
 
-from chiffon.agent.ledger_backend import work_error
+from chiffon.agent.raised import message_of, work_error
 from chiffon.agent.reading import Reader
 from chiffon.agent.run import Report
 from chiffon.agent.task import Unfit
@@ -35,7 +35,7 @@ SILENT = Failed(WorkError("InternalError", "the run said nothing", "chiffon"))
 def broken_off(exc: BaseException, traceback: Any) -> Verdict:
     """What becomes of a run that the pool could not bring to its end."""
     if isinstance(exc, WorkerLostError | SystemExit | KeyboardInterrupt | MemoryError):
-        return Crashed(WorkError("WorkerLostError", f"the process that ran it died: {exc}", "billiard"))
+        return Crashed(WorkError("WorkerLostError", f"the process that ran it died: {message_of(exc)}", "billiard"))
     return Failed(work_error(exc, traceback))
 
 

@@ -2,19 +2,40 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import os
 import signal
+import time
 from typing import Any
 
+_DEAD_WITHIN = 1.0
+"""Seconds, at most, that the dying are waited for, all together: the event loop may be the one that waits."""
 
-def kill(pid: int) -> None:
-    """Kill a child of this process and wait until it runs no more; its parent's bookkeeping is left to reap it."""
+_LOOK_EVERY = 0.002
+"""Seconds between two looks at them; nearly all are dead by the first."""
+
+
+def kill(*pids: int) -> None:
+    """Kill children of this process and wait until they run no more; their parent's bookkeeping is left to reap them.
+
+    One that is in a call of the kernel's which nothing interrupts (a disk that hangs) is not waited for: should that
+    come to an end, the process will all the same.
+    """
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):  # it is gone already
+            os.kill(pid, signal.SIGKILL)
+    deadline = time.monotonic() + _DEAD_WITHIN
+    for pid in pids:
+        while _runs(pid) and time.monotonic() < deadline:
+            time.sleep(_LOOK_EVERY)
+
+
+def _runs(pid: int) -> bool:
     try:
-        os.kill(pid, signal.SIGKILL)
-        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
-    except (ProcessLookupError, ChildProcessError):
-        return  # it is gone already
+        return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is None
+    except ChildProcessError:
+        return False
 
 
 def notice_the_dead(pool: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from functools import partial
 from typing import Any
 
@@ -12,18 +13,16 @@ from kombu.exceptions import EncodeError
 from chiffon.agent.backend import PostgresBackend
 from chiffon.agent.backend_chords import header_tree
 from chiffon.agent.backend_values import encoded
-from chiffon.agent.run import ChordBegun, ChordPart, Run, current
-from chiffon.agent.task import ProcessKilled, Unfit
-from chiffon.domain.errors import InvalidInput, LedgerUnavailable, SchemaBehind
-from chiffon.domain.values import check_value
-from chiffon.domain.verdicts import Completed, Crashed, DeadLettered, Failed, RetryLater, TimedOut, Verdict, WorkError
+from chiffon.agent.raised import work_error
+from chiffon.agent.run import ChordBegun, ChordPart, Run, current, plain
+from chiffon.agent.task import ProcessKilled, Unfit, seconds_until
+from chiffon.domain.errors import LedgerUnavailable, SchemaBehind
+from chiffon.domain.verdicts import Completed, Crashed, DeadLettered, Failed, RetryLater, TimedOut, Verdict
 from chiffon.ledger.failures import LostRace
 from chiffon.ledger.listener import Listener, listener_at
 
 OUTAGES = (LedgerUnavailable, LostRace, SchemaBehind)
 """What passes, and is nobody's failure: whoever meets it tries again."""
-
-_TRACEBACK_LIMIT = 20_000
 
 
 class LedgerBackend(PostgresBackend):
@@ -39,19 +38,33 @@ class LedgerBackend(PostgresBackend):
     def mark_as_done(
         self, task_id: str, result: Any, request: Any = None, store_result: bool = True, state: str = states.SUCCESS
     ) -> None:
-        """The run's result; what cannot be kept raises EncodeError, which makes the run a failure."""
+        """The run's result; what cannot be kept raises EncodeError, which makes the run a failure.
+
+        Not where nobody asks for it: who ignores the result (``store_result`` is false) may return anything.
+        """
         run = _run_of(task_id)
         if run is None:
             super().mark_as_done(task_id, result, request=request, store_result=store_result, state=state)
             return
+        is_part = request is not None and request.chord  # its body is given the result, whoever ignores it
+        try:
+            text = self._result_text(result)
+        except EncodeError:
+            if store_result or is_part:
+                raise
+            text = "null"
+        run.report.verdict = Completed(text)
+        run.report.children = self._children(request)
+        if is_part:
+            self.on_chord_part_return(request, state, result)
+
+    def _result_text(self, result: Any) -> str:
+        """JSON text of a result. Raises EncodeError if there is none, or too much of it."""
         text = encoded(self.prepare_value(result))
         size, limit = len(text), self.app.settings.max_result
         if size > limit:
             raise EncodeError(f"the result has {size} bytes, more than CHIFFON_MAX_RESULT ({limit})")
-        run.report.verdict = Completed(text)
-        run.report.children = self._children(request)
-        if request is not None and request.chord:
-            self.on_chord_part_return(request, state, result)
+        return text
 
     def mark_as_failure(
         self, task_id: str, exc: Any, traceback: Any = None, request: Any = None, **options: Any
@@ -85,11 +98,12 @@ class LedgerBackend(PostgresBackend):
         )
 
     def mark_as_retry(self, task_id: str, exc: Any, traceback: Any = None, **options: Any) -> Any:
-        """The run's wish to be run again, and when."""
+        """The run's wish to be run again; when, only the exception knows that Celery handles meanwhile."""
         run = _run_of(task_id)
         if run is None:
             return super().mark_as_retry(task_id, exc, traceback=traceback, **options)
-        run.report.verdict = RetryLater(run.retry_after, work_error(exc, traceback))
+        when = getattr(sys.exception(), "when", None)
+        run.report.verdict = RetryLater(seconds_until(when), work_error(exc, traceback))
         return exc
 
     def store_result(
@@ -128,7 +142,7 @@ class LedgerBackend(PostgresBackend):
         if run is None or not run.ending:
             super().apply_chord(header_result_args, body, **kwargs)
         else:
-            run.report.chords.append(ChordBegun(header_result_args[0], header_tree(*header_result_args)))
+            run.report.chords.append(ChordBegun(plain(header_result_args[0]), header_tree(*header_result_args)))
 
     def set_chord_size(self, group_id: str, chord_size: int) -> None:
         """Say how many parts it has: there, too."""
@@ -136,7 +150,7 @@ class LedgerBackend(PostgresBackend):
         if run is None or not run.ending:
             super().set_chord_size(group_id, chord_size)
         else:
-            run.report.chord_sizes[group_id] = chord_size
+            run.report.chord_sizes[plain(group_id)] = chord_size
 
     def on_chord_part_return(self, request: Any, state: str, result: Any, **options: Any) -> None:
         """Count a part of a chord: in the settling commit if a run is ending."""
@@ -148,20 +162,8 @@ class LedgerBackend(PostgresBackend):
 
 
 def _part(request: Any, state: str) -> ChordPart:
-    callback = dict(request.chord)
-    return ChordPart(request.group, request.id, state, callback, callback.get("chord_size"))
-
-
-def work_error(exc: Any, traceback: Any = None) -> WorkError:
-    """An exception as the ledger keeps it."""
-    kind = type(exc)
-    return WorkError(
-        type=kind.__name__,
-        module=kind.__module__,
-        message=_clean(str(exc))[:10_000] or kind.__name__,
-        traceback=_cut(traceback),
-        arguments=_arguments(exc),
-    )
+    callback = plain(dict(request.chord))
+    return ChordPart(plain(request.group), plain(request.id), state, callback, callback.get("chord_size"))
 
 
 def _verdict(exc: Any, traceback: Any) -> Verdict:
@@ -178,20 +180,3 @@ def _verdict(exc: Any, traceback: Any) -> Verdict:
 def _run_of(task_id: str) -> Run | None:
     run = current()
     return run if run is not None and run.task_id == task_id else None
-
-
-def _arguments(exc: Any) -> tuple[Any, ...] | None:
-    arguments = getattr(exc, "args", ())
-    try:
-        check_value(list(arguments))
-    except InvalidInput:
-        return None
-    return tuple(arguments) if len(repr(arguments)) <= 10_000 else None
-
-
-def _cut(traceback: Any) -> str | None:
-    return _clean(str(traceback))[-_TRACEBACK_LIMIT:] if traceback else None
-
-
-def _clean(text: str) -> str:
-    return text.replace("\x00", "\ufffd").encode("utf-8", "replace").decode()

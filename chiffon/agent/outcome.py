@@ -55,6 +55,10 @@ class Outcome:
         self.on_settled: Callable[[Any], None] = lambda request: None
         """Called with the request, once the ledger has its end."""
 
+    def acknowledge_early(self) -> None:
+        """Acknowledge the message though there is no end yet: it was kept for long, and the ledger owns the work."""
+        self._delivery.acknowledge()
+
     def running_for(self) -> float:
         """Seconds for which it has run."""
         return self._since_begin() or 0.0

@@ -9,14 +9,14 @@ from typing import Any
 import structlog
 
 from chiffon.agent.clerk import Clerk
-from chiffon.agent.commands import Condemned, Hopeless, Offer, Refused
+from chiffon.agent.commands import Condemned, Found, Hopeless, Offer, Refused, Unclaimed
 from chiffon.agent.delivery import Delivery
 from chiffon.agent.intake import Intake, What
 from chiffon.agent.reading import Direct, Doorbell, Reader, Unrunnable
 from chiffon.agent.runs import Runs
 from chiffon.agent.traffic import Traffic
 from chiffon.domain.errors import MalformedMessage
-from chiffon.domain.tasks import Absent, Claim, Fate, NewTask
+from chiffon.domain.tasks import Absent, Claim, NewTask
 
 log = structlog.get_logger(__name__)
 
@@ -73,7 +73,7 @@ class Reception:
         for delivery, what in self._intake.admit():
             self._clerk.tell(Offer(what, partial(self._on_fate, delivery, what)))
 
-    def _on_fate(self, delivery: Delivery, what: What, fate: Fate | Hopeless | Refused) -> None:
+    def _on_fate(self, delivery: Delivery, what: What, fate: Found) -> None:
         if not isinstance(fate, Claim | Hopeless):
             self._intake.leave(delivery)
         match fate:
@@ -85,6 +85,8 @@ class Reception:
             case Hopeless(claim):
                 why = f"no agent has known {claim.work_type} for {self._unknown_after:g} s"
                 self._guarded(self._runs.condemn, delivery, claim, why)
+            case Unclaimed():
+                self._intake.wait(delivery, what)  # as before it was offered
             case Refused():
                 self._refuse(delivery, str(fate), what.task if isinstance(what, Direct) else None)
             case Absent() if isinstance(what, Doorbell):

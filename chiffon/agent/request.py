@@ -9,7 +9,7 @@ from time import monotonic, time
 from typing import Any
 
 import structlog
-from billiard.einfo import ExceptionWithTraceback
+from billiard.einfo import ExceptionInfo, ExceptionWithTraceback
 from celery.app.task import Context
 from celery.exceptions import TaskRevokedError, TimeLimitExceeded
 from celery.worker import state
@@ -19,10 +19,10 @@ from chiffon.agent import judging
 from chiffon.agent.clerk import Clerk
 from chiffon.agent.commands import Started
 from chiffon.agent.delivery import Delivery
-from chiffon.agent.headers import protocol2_headers
+from chiffon.agent.headers import as_fields, protocol2_headers
 from chiffon.agent.killing import kill
-from chiffon.agent.ledger_backend import work_error
 from chiffon.agent.outcome import Outcome
+from chiffon.agent.raised import work_error
 from chiffon.agent.reading import Reader
 from chiffon.agent.run import Report, Run, running
 from chiffon.agent.together import Together
@@ -150,9 +150,12 @@ class ClaimedRequest(Request):
         super().on_accepted(pid, at)
         self.outcome.begun_at = at
 
-    def on_success(self, report: Report, **_: Any) -> None:
-        """The run is over, and says how it was."""
-        self.outcome.told(self, report)
+    def on_success(self, report: Report | ExceptionInfo, **_: Any) -> None:
+        """The run is over, and says how it was; or its thread ended by what is no exception to Python."""
+        if isinstance(report, ExceptionInfo):
+            self.on_failure(report)
+        else:
+            self.outcome.told(self, report)
 
     def on_timeout(self, soft: bool, timeout: float) -> None:
         """A limit was reached; the hard one has ended the process."""
@@ -187,7 +190,7 @@ class ClaimedRequest(Request):
         report: Report | None = run.report
         try:
             with running(run):
-                context = Context(self._request_dict, **(self._body[2] or {}))
+                context = Context(as_fields(self._request_dict), **(self._body[2] or {}))
                 self.task.backend.mark_as_failure(self.id, exc, request=context)
         except Exception:  # what follows from the end is left to a task of its own
             self.log.exception("aftermath_not_caught")
@@ -202,8 +205,7 @@ class ClaimedRequest(Request):
         return shown
 
     def acknowledge(self) -> None:
-        """Acknowledge the message; the ledger owns the work."""
-        self._delivery.acknowledge()
+        """Celery's word at the start of a task with ``acks_late=False``. A message is kept until it is settled."""
 
     @property
     def in_thread(self) -> bool:

@@ -1,11 +1,13 @@
 """One run of one claimed task, in the process or thread that does the work: what it says is caught, not sent.
 
 Celery stores results and publishes continuations from inside the run. Here both are kept until the run is over and
-go to the worker's main process, which writes them down in the commit that settles the task.
+go to the worker's main process, which writes them down in the commit that settles the task. That need not have the
+classes of the work, and one that it cannot import would end it: what goes there is plain.
 """
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Iterator
@@ -13,8 +15,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from chiffon.domain.values import canonical
 from chiffon.domain.verdicts import Completed, Verdict
 from chiffon.ledger.results import StoredResult
+
+
+def plain(value: object) -> Any:
+    """What JSON says of a value, without the classes of whoever made it. Raises TypeError if it cannot say it."""
+    return json.loads(canonical(value))
 
 
 @dataclass(frozen=True)
@@ -31,6 +39,11 @@ class Draft:
     priority: int | None
     routing_key: str | None
     refused: str | None = None
+
+    def __post_init__(self) -> None:
+        # The rest has been JSON already; this is as the work has said it.
+        object.__setattr__(self, "priority", plain(self.priority))
+        object.__setattr__(self, "routing_key", plain(self.routing_key))
 
 
 @dataclass(frozen=True)
@@ -104,7 +117,8 @@ def _plain(result: str, runtime: float | None, shown: str | None, children: str 
 class Run:
     """The run that the current thread is in. ``ending``: the work has returned; what is published now follows it.
 
-    ``incarnation``: of the agent that runs it. ``retry_after``: seconds, once the work has asked to be run again.
+    ``entered``: the work was begun; what is called from then on is not the run's own task.
+    ``incarnation``: of the agent that runs it.
     """
 
     task_id: str
@@ -118,8 +132,8 @@ class Run:
     incarnation: int | None = None
     report: Report = field(default_factory=Report)
     began: float = field(default_factory=time.monotonic)
+    entered: bool = False
     ending: bool = False
-    retry_after: float = 0.0
 
 
 _current = threading.local()

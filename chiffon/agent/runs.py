@@ -197,8 +197,7 @@ class Runs:
 
     def kill_processes(self) -> None:
         """Kill every process of the pool. From any thread."""
-        for pid in self._processes():
-            kill(pid)
+        kill(*self._processes())
 
     def _processes(self) -> list[int]:
         """Every process of the pool: one may have begun what the event loop does not know to have begun."""
@@ -252,7 +251,7 @@ class Runs:
         now = time.monotonic()
         for request in self._held.values():
             if now - request.claimed_at >= self._settings.ack_after:
-                request.acknowledge()
+                request.outcome.acknowledge_early()
 
     def _request(self, delivery: Delivery, claim: Claim) -> ClaimedRequest:
         consumer, settings = self._consumer, self._settings

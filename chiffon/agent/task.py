@@ -13,6 +13,7 @@ from celery.exceptions import Ignore, Reject, SoftTimeLimitExceeded
 from celery.exceptions import Retry as CeleryRetry
 
 from chiffon.agent.child import ask_cancelled, report_progress
+from chiffon.agent.raised import message_of
 from chiffon.agent.run import Run, current
 from chiffon.config import Settings
 from chiffon.domain.context import WorkContext
@@ -28,7 +29,7 @@ def seconds_until(when: Any) -> float:
     """Seconds from now until a retry's ``when``: seconds, or a moment. Celery's default is three minutes."""
     if isinstance(when, datetime):
         moment = when if when.tzinfo else when.replace(tzinfo=UTC)
-        return max(0.0, (moment - datetime.now(UTC)).total_seconds())
+        return max(0.0, float((moment - datetime.now(UTC)).total_seconds()))
     return 180.0 if when is None else max(0.0, float(when))
 
 
@@ -46,10 +47,14 @@ class LedgerTask(CeleryTask):
     abstract = True
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Do the work; from its return on, whatever Celery publishes follows from it."""
+        """Do the work; from its return on, whatever Celery publishes follows from it.
+
+        A task that the work, or a hook of its, calls on the spot is a call like any other: no run of its own ends.
+        """
         run = current()
-        if run is None:
+        if run is None or run.entered or self.request.id != run.task_id:
             return super().__call__(*args, **kwargs)
+        run.entered = True
         try:
             call = super().__call__  # a base of the user's may have one
             result = (self.run if call.__func__ is CeleryTask.__call__ else call)(*args, **kwargs)
@@ -58,16 +63,15 @@ class LedgerTask(CeleryTask):
                 raise  # the pool wants this process gone
             # Celery would end the worker over any of these.
             run.ending = True
-            raise ProcessKilled(f"the work raised {type(error).__name__}: {error}") from error
-        except CeleryRetry as error:  # no end: what its hooks publish follows from nothing that is settled
-            run.retry_after = seconds_until(error.when)
+            raise ProcessKilled(f"the work raised {type(error).__name__}: {message_of(error)}") from error
+        except CeleryRetry:  # no end: what its hooks publish follows from nothing that is settled
             raise
         except Exception:
             run.ending = True
             raise
         except BaseException as error:  # a failure like any other, and Celery would take it for the end of a process
             run.ending = True
-            raise RuntimeError(f"the work raised {type(error).__name__}: {error}") from error
+            raise RuntimeError(f"the work raised {type(error).__name__}: {message_of(error)}") from error
         run.ending = True
         return result
 
@@ -105,7 +109,7 @@ class WorkTask(LedgerTask):
         except Retry as asked:
             if asked.after is None or not self._retries_left(run):
                 self._retry_or_raise(run, asked)
-            raise CeleryRetry(str(asked), exc=asked, when=asked.after) from asked
+            raise CeleryRetry(message_of(asked), exc=asked, when=asked.after) from asked
         except SoftTimeLimitExceeded as error:
             if self.work_type.retry_timeouts:
                 self._retry_or_raise(run, error)
@@ -123,7 +127,7 @@ class WorkTask(LedgerTask):
         if not self._retries_left(run):
             raise error
         wait = self.work_type.policy.wait(run.retries, random.random())  # noqa: S311 -- jitter, no secret
-        raise CeleryRetry(str(error), exc=error, when=wait) from error
+        raise CeleryRetry(message_of(error), exc=error, when=wait) from error
 
 
 def as_celery_task(work_type: WorkType, settings: Settings) -> WorkTask:

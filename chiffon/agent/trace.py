@@ -12,20 +12,17 @@ from typing import Any
 
 from billiard.einfo import ExceptionInfo
 from celery import current_app, states
-from celery.app.task import Context
 from celery.app.trace import TraceInfo, trace_task
 
 from chiffon.agent import judging
-from chiffon.agent.ledger_backend import work_error
+from chiffon.agent.headers import CELERYS, TAKEN
+from chiffon.agent.raised import message_of, work_error
 from chiffon.agent.run import Draft, Report, Run, running
 from chiffon.agent.slate import slates
 from chiffon.agent.task import seconds_until
 from chiffon.config import settings
 from chiffon.domain.verdicts import Completed, DeadLettered, GivenBack, Replaced, RetryLater, Verdict, WorkError
 from chiffon.logs import about, redacted_text
-
-_CELERYS = frozenset(vars(Context)) | {"lang", "task", "argsrepr", "kwargsrepr", "compression"}
-"""The headers that are Celery's own. Left to itself, it makes this set anew for each task."""
 
 
 def do_work(
@@ -44,7 +41,9 @@ def do_work(
         What the main process is to write down.
     """
     arguments, parameters, embed = body
-    own = {header: request[header] for header in request.keys() - _CELERYS}
+    own = {header: request[header] for header in request.keys() - CELERYS}
+    for header in own.keys() & TAKEN:
+        del request[header]
     request.update(args=arguments, kwargs=parameters, headers=own, hostname=_hostname(), is_eager=False, **embed)
     run = Run(task_id=task_id, **facts)
     began = time.monotonic()
@@ -116,13 +115,13 @@ def _unsaid(info: Any, run: Run) -> Verdict:
     """
     if info is not None and info.state == states.RETRY:
         trace = "".join(format_exception(info.retval))
-        return RetryLater(run.retry_after, work_error(info.retval.exc or info.retval, trace))
+        return RetryLater(seconds_until(info.retval.when), work_error(info.retval.exc or info.retval, trace))
     if info is not None and info.state == states.IGNORED and run.report.anew is not None:
         return Replaced()
     if info is not None and info.state == states.IGNORED:
         return Completed("null")
     if info is not None and info.state == states.REJECTED:
-        error = WorkError("Reject", f"the work rejected its message: {info.retval}", "celery.exceptions")
+        error = WorkError("Reject", f"the work rejected its message: {message_of(info.retval)}", "celery.exceptions")
         return GivenBack(error, started=True, after=1.0) if info.retval.requeue else DeadLettered(error)
     if info is not None and isinstance(info.retval, MemoryError):
         return judging.broken_off(info.retval, None)

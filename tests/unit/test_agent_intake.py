@@ -138,3 +138,13 @@ def test_what_has_waited_for_too_long_goes_back_to_come_anew_however_urgent_and_
     broker.intake.look([])
     assert broker.channel.told == [("reject", 1, True)], "no more are in hand than there is room for: only age counts"
     assert broker.admitted() == ["task 2"]
+
+
+def test_what_waits_when_an_agent_ends_goes_back_and_what_is_in_hand_does_not() -> None:
+    broker = Broker()
+    for tag in range(1, 5):
+        broker.brings(tag)
+    assert broker.admitted() == ["task 1", "task 2"]
+    broker.intake.put_back_waiting()
+    assert sorted(broker.channel.told) == [("reject", 3, True), ("reject", 4, True)]
+    assert broker.admitted() == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import weakref
+from types import SimpleNamespace
 
 import pytest
 
@@ -40,6 +41,17 @@ def test_a_message_is_kept_until_the_end_is_written_down() -> None:
     assert run.settled(Recorded("completed", owes_dead_letter=False, fresh=True)) == ["acknowledged"]
 
 
+def test_a_task_s_own_wish_to_be_acknowledged_at_its_start_is_not_heeded() -> None:
+    books, channel = Books(), Channel()
+    receipts = Receipts(channel.basic_ack)
+    request = claimed(books, channel=channel, receipts=receipts)
+    request._task = SimpleNamespace(acks_late=False)
+    request.on_accepted(4711, 0.0)
+    receipts.flush()
+    assert request.time_start is not None
+    assert channel.told == []
+
+
 def test_a_failure_is_dead_lettered_after_its_end_is_written_down() -> None:
     run = Run(Failed(WorkError("Fail", "no")))
     run.receipts.flush()
@@ -68,5 +80,5 @@ def test_a_message_of_a_run_that_was_fenced_off_is_only_a_doorbell() -> None:
 @pytest.mark.parametrize("verdict", [Completed("1"), Failed(WorkError("Fail", "no"))], ids=["completed", "failed"])
 def test_a_message_that_was_answered_early_is_not_answered_again(verdict: Verdict) -> None:
     run = Run(verdict)
-    run.request.acknowledge()
+    run.request.outcome.acknowledge_early()
     assert run.settled(Recorded("completed", owes_dead_letter=False, fresh=True)) == ["acknowledged"]

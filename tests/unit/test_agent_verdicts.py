@@ -75,6 +75,20 @@ def test_a_retry_that_is_asked_for_on_the_way_is_one(app: Celery) -> None:
     assert 6 < report.verdict.after <= 7
 
 
+@pytest.mark.parametrize("ignore_result", [False, True])
+def test_a_retry_that_is_asked_for_before_the_start_is_due_when_it_says(app: Celery, ignore_result: bool) -> None:
+    class NotYet(Task):
+        def before_start(self, *_: Any) -> None:
+            raise self.retry(countdown=7)
+
+    @app.task(name="test.not_yet", shared=False, base=NotYet, ignore_result=ignore_result)
+    def not_yet() -> None: ...
+
+    report = run("test.not_yet")
+    assert isinstance(report.verdict, RetryLater)
+    assert report.verdict.after == 7
+
+
 def test_a_work_type_s_policy_holds_for_who_ignores_its_result(app: Celery) -> None:
     report = run(raising(app, ValueError("no"), retries=1), ignore_result=True)
     assert isinstance(report.verdict, RetryLater)
