@@ -43,6 +43,7 @@ def test_an_agent_whose_pool_has_closed_gives_back_and_ends_unless_it_ends_anywa
     agent: Any = SimpleNamespace(
         _runs=runs_on(pool, books),
         _intake=SimpleNamespace(look=lambda shares: None),
+        _returning=SimpleNamespace(look=lambda: None),
         _drain=SimpleNamespace(begun=drains),
         _abandon=lambda: ended.append(True),
     )
