@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from chiffon.domain.tasks import Ring
 from chiffon.ledger.connect import Cursor
 from chiffon.ledger.planned import AT_LEISURE, LOOKING_UP, ONE_BY_ONE, Planned
+from chiffon.ledger.sweeps import NOW
 
 RING_COLUMNS = """t.task_id, t.ring_no, t.request_id, t.trace_id, t.work_type, t.queue, t.priority, t.parameters,
   t.arguments, t.canvas, t.retries"""
@@ -16,7 +17,7 @@ RING_COLUMNS = """t.task_id, t.ring_no, t.request_id, t.trace_id, t.work_type, t
 _LEASE = f"""
 WITH due AS (
   SELECT task_id FROM tasks
-   WHERE status = 'pending' AND next_ring_at <= clock_timestamp()
+   WHERE status = 'pending' AND next_ring_at <= {NOW}
    ORDER BY next_ring_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED
 )
 UPDATE tasks t
