@@ -125,7 +125,8 @@ class Sweeper:
     def _sweep(self) -> bool:
         """One round; whether there may be more to do at once."""
         if self._session is None:
-            self._session = open_session(self._settings.direct_url, f"chiffon sweeper {self._name}")
+            name = f"chiffon sweeper {self._name}"
+            self._session = open_session(self._settings.direct_url, name, in_short=True)
         self._taken("find dead", self._find_dead)
         steps: dict[str, Callable[[], bool]] = {
             **{f"take over {dead}": partial(self._take_over, dead) for dead in self._dead},
