@@ -120,3 +120,6 @@ For this transaction only, and with the statement itself: a session's setting is
 
 AT_LEISURE = Planned("at_leisure", "SELECT set_config('synchronous_commit', 'off', true)")
 """Goes before a statement whose loss in a crash of Postgres costs nothing: nobody waits for the disk."""
+
+IN_A_HURRY = Planned("in_a_hurry", "SELECT set_config('lock_timeout', '200ms', true)")
+"""Goes before a statement that others wait for: one row that somebody holds must not hold them all up."""
