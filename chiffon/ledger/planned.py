@@ -101,6 +101,9 @@ class Planned:
 ONE_BY_ONE = "OFFSET 0"
 """Ends a LATERAL subquery that looks one row up: as it stands, and not by way of whatever index seems small today."""
 
+NOW = "(SELECT clock_timestamp())"
+"""The time at which a statement asks: each row's own would be found by reading them all, and not by an index."""
+
 LOOKING_UP = Planned(
     "looking_up",
     "SELECT set_config(name, setting, true) FROM (VALUES ('plan_cache_mode', 'force_generic_plan'),"

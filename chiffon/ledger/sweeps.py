@@ -9,7 +9,8 @@ from typing import NamedTuple
 from chiffon.domain.tasks import Ring
 from chiffon.ledger.connect import Cursor
 from chiffon.ledger.effects import TAIL, unhindered, wake
-from chiffon.ledger.planned import DURABLY, Planned
+from chiffon.ledger.planned import DURABLY, NOW, Planned
+from chiffon.ledger.rings import RING_COLUMNS
 from chiffon.ledger.settle import celery_error_sql, celery_state_sql
 
 LOCK_CLASS = 0x4348_4946
@@ -17,9 +18,6 @@ LOCK_CLASS = 0x4348_4946
 
 WAS_LOST = "its message was lost"
 """What the history says of a task that is rung again although it has waited all the time."""
-
-NOW = "(SELECT clock_timestamp())"
-"""The time at which a statement asks: each row's own would be found by reading them all, and not by an index."""
 
 # name: due  -- scheduled | retrying -> pending, when its time has come; to be rung at once
 _DUE = f"""
@@ -137,8 +135,7 @@ WITH due AS (
 )
 UPDATE tasks t SET debt_leased_until = clock_timestamp() + make_interval(secs => %(lease)s)
   FROM due d WHERE t.task_id = d.task_id
-RETURNING t.task_id, t.ring_no, t.request_id, t.trace_id, t.work_type, t.queue, t.priority, t.parameters, t.arguments,
-          t.canvas, t.retries, t.execution, t.finished_at, t.error ->> 'message'
+RETURNING {RING_COLUMNS}, t.execution, t.finished_at, t.error ->> 'message'
 """
 
 
