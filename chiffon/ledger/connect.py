@@ -131,7 +131,7 @@ class Ledger:
         """Each call of ``execute`` a transaction of its own, in one round trip.
 
         Raises:
-            LedgerUnavailable: Postgres does not answer; nothing was asked.
+            LedgerUnavailable: Postgres does not answer, and nothing was asked; or it said no, and did nothing.
             CommitUnknown: it stopped answering when something was.
         """
         with self._lent() as raw, committing(), session_statements(raw) as cursor:
