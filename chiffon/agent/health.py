@@ -13,6 +13,7 @@ from kombu.exceptions import OperationalError
 from chiffon.agent.app import app
 from chiffon.bus.confirms import BLOCKED
 from chiffon.dispatch.find import find_agent
+from chiffon.dispatch.health import require_takes_writes
 from chiffon.domain.errors import AgentNotFound, ChiffonError
 from chiffon.ledger.connect import Ledger
 
@@ -50,6 +51,7 @@ def _heartbeat(agent_id: str) -> Sign:
     settings = app.settings
     ledger = Ledger(settings.database_url, pool_size=1)
     try:
+        require_takes_writes(ledger)  # else it is no fault of the agent's that its heartbeat is old
         agent = find_agent(ledger, agent_id, offline_after=settings.offline_after)
     except AgentNotFound:
         return Sign(False, f"the ledger has never heard of {agent_id}")

@@ -14,10 +14,12 @@ from chiffon.agent.backend_values import clean
 from chiffon.agent.commands import Finished
 from chiffon.agent.halving import halved
 from chiffon.agent.life import Life
+from chiffon.agent.portions import Portions
 from chiffon.agent.reading import Reader
 from chiffon.agent.run import Report
 from chiffon.config import Settings
 from chiffon.dispatch.ring import Ringer
+from chiffon.domain.errors import LedgerUnavailable
 from chiffon.domain.states import ENDS
 from chiffon.domain.verdicts import Failed, WorkError
 from chiffon.ledger.failures import LostRace, RefusedData
@@ -52,18 +54,25 @@ class Settler:
         self._reader = reader
         self._ringer = ringer
         self._pause = pause
+        self._portions = Portions()
         self._in_vain: Counter[tuple[str, int]] = Counter()
         """How often each execution could not be settled, though nobody was away and nobody held its row."""
 
     def settle(self, batch: Sequence[Finished]) -> list[Answer]:
-        """Settle; a run whose result the ledger refuses is settled as failed. No two of one task.
+        """Settle as many as go together; no two of one task. One whose result the ledger refuses is settled as failed.
 
-        What cannot be settled now, for whatever reason, has no answer: settle it again.
+        What is not settled now, for whatever reason, has no answer: settle it again.
 
         Raises LedgerUnavailable, SchemaBehind: some may have been settled; repeating is harmless.
         """
-        answers = halved(batch, self._together, self._alone)
-        if len(answers) < len(batch):
+        portion = self._portions.of(batch)
+        try:
+            answers = halved(portion, self._together, self._alone)
+        except LedgerUnavailable:
+            self._portions.unanswered(portion)
+            raise
+        self._portions.answered(portion, [finished for finished, _ in answers])
+        if len(answers) < len(portion):
             self._pause(PAUSE)
         for finished, _ in answers:
             self._in_vain.pop(finished.key, None)

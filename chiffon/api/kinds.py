@@ -83,6 +83,12 @@ LEDGER_UNAVAILABLE = Kind(
     "Try again: repeating a dispatch with its request_id is safe. Check Postgres and CHIFFON_DATABASE_URL if it lasts.",
     RETRY_AFTER,
 )
+LEDGER_READ_ONLY = replace(
+    LEDGER_UNAVAILABLE,
+    name="ledger-read-only",
+    title="The ledger takes no writes",
+    advice="Postgres is a standby, or read-only: nothing was accepted. Check where CHIFFON_DATABASE_URL leads.",
+)
 OUTCOME_UNKNOWN = replace(
     LEDGER_UNAVAILABLE,
     name="outcome-unknown",
@@ -111,7 +117,7 @@ BUSY = Kind("busy", 503, "Somebody else is at it", "Try again in a moment.", RET
 KINDS = {kind.name: kind for kind in list(globals().values()) if isinstance(kind, Kind)}
 """Every kind, by name."""
 
-OF_THE_LEDGER = (LEDGER_UNAVAILABLE, SCHEMA_BEHIND)
+OF_THE_LEDGER = (LEDGER_UNAVAILABLE, LEDGER_READ_ONLY, SCHEMA_BEHIND)
 """What any route that asks the ledger may answer."""
 
 OF_THE_BROKER = (BROKER_UNAVAILABLE, BUSY)
@@ -129,6 +135,7 @@ _OF_ERRORS: dict[type[BaseException], Kind] = {
     errors.AgentNotFound: AGENT_NOT_FOUND,
     errors.WrongState: WRONG_STATE,
     errors.LedgerUnavailable: LEDGER_UNAVAILABLE,
+    errors.LedgerReadOnly: LEDGER_READ_ONLY,
     errors.OutcomeUnknown: OUTCOME_UNKNOWN,
     errors.SchemaBehind: SCHEMA_BEHIND,
     errors.BrokerUnavailable: BROKER_UNAVAILABLE,

@@ -46,12 +46,15 @@ class Forgetting:
         return gone
 
     def _forget_batch(self, session: Any, now: float) -> int:
+        self._again_at = now + REST  # if this fails: it is no hurry, and would fail again
         with session_transaction(session) as cursor:
             batch = retention.forget_tasks(cursor, age=self._age, limit=BATCH, after=self._after)
         self._after = batch.newest
-        if batch.deleted < BATCH:
+        if batch.deleted == BATCH:
+            self._again_at = now
+        else:
             # The next time from the beginning: what could not go yet may, and somebody else may have held some.
-            self._again_at, self._after = now + REST, START
+            self._after = START
             with session_transaction(session) as cursor:
                 retention.forget_agents(cursor, age=self._age)
         return batch.deleted

@@ -14,6 +14,7 @@ from chiffon.dispatch.ring import Ringer, RingerState
 from chiffon.domain.errors import BrokerUnavailable
 from chiffon.ledger import migrate
 from chiffon.ledger.connect import Ledger
+from chiffon.ledger.writable import require_writable
 
 log = structlog.get_logger(__name__)
 
@@ -44,13 +45,22 @@ class SchemaGuard:
     def check(self) -> None:
         """Raise SchemaBehind or LedgerUnavailable unless this ledger has been found current."""
         if not self._is_current:
-            self.check_again()
+            with self._ledger.transaction() as cursor:
+                migrate.require_current(cursor)
+            self._is_current = True
 
     def check_again(self) -> None:
-        """The same, by a look at the ledger now."""
+        """The same, by a look at the ledger now; and raise LedgerReadOnly unless it takes writes."""
         with self._ledger.transaction() as cursor:
             migrate.require_current(cursor)
-        self._is_current = True
+            self._is_current = True
+            require_writable(cursor)
+
+
+def require_takes_writes(ledger: Ledger) -> None:
+    """Raise LedgerReadOnly or LedgerUnavailable unless Postgres takes writes."""
+    with ledger.transaction() as cursor:
+        require_writable(cursor)
 
 
 class BrokerProbe:
@@ -85,7 +95,7 @@ def look_at_health(schema: SchemaGuard, probe: BrokerProbe, ringer: Ringer) -> R
     """How it is. A broker that is down delays work and loses none, so it is no error.
 
     Raises:
-        LedgerUnavailable, SchemaBehind: no work can be taken in.
+        LedgerUnavailable, LedgerReadOnly, SchemaBehind: no work can be taken in.
     """
     schema.check_again()
     state = ringer.state()

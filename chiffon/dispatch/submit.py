@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from types import MappingProxyType
@@ -13,21 +13,19 @@ from typing import Any, NamedTuple, TypeAlias
 
 from chiffon.dispatch.company import Company
 from chiffon.dispatch.options import checked
+from chiffon.dispatch.races import repeated
 from chiffon.dispatch.twins import accept_in_order
 from chiffon.domain.errors import IdempotencyKeyReused, LedgerUnavailable, OutcomeUnknown, TaskExists
 from chiffon.domain.idempotency import fingerprint
 from chiffon.domain.tasks import Acceptance, Accepted, Duplicate, IdTaken, KeyReused, NewTask, Ring
 from chiffon.domain.values import check_value
 from chiffon.domain.work import WorkTypes, registry
-from chiffon.ledger.accept import accept_free, accept_inside
+from chiffon.ledger.accept import accept_inside, accept_together
 from chiffon.ledger.connect import Ledger, on_connection
 from chiffon.ledger.failures import CommitUnknown, LostRace, RefusedData
 
 _Accepted: TypeAlias = tuple[list[Acceptance], set[str]]
 """What became of each task, and the ids of those that are `pending`: theirs are the first rings."""
-
-_RACES = 10
-"""How often an acceptance that lost a race is repeated: each loss means that somebody else's was accepted."""
 
 _LOOK_AGAIN_FOR = 4.0
 """Seconds after a commit without an answer in which it is tried to find out: less than one connect that hangs takes."""
@@ -94,10 +92,11 @@ def submit_all(ledger: Ledger, tasks: Sequence[NewTask], *, lease: float) -> tup
 
     Raises:
         LedgerUnavailable: nothing was accepted.
+        LostRace: neither; somebody holds one of the ids in a transaction, and does not go on.
         OutcomeUnknown: the ledger went away before it said whether it had accepted.
     """
     try:
-        fates, pending = _repeat_lost_races(lambda: _accept(ledger, tasks, lease))
+        fates, pending = _accept(ledger, tasks, lease)
     except _Unanswered as unanswered:
         fates, pending = _accept_again(ledger, tasks, lease, unanswered)
     return fates, [
@@ -125,7 +124,7 @@ def submit(connection: Any, work_type: str, parameters: Mapping[str, Any] | None
     task = prepare(Order(work_type, parameters or {}, **options))
     with on_connection(connection) as cursor:
         # No ring of one's own: it is due at once, and whoever sweeps next rings.
-        fates, _ = _repeat_lost_races(lambda: accept_inside(cursor, [task], lease=0))
+        fates, _ = repeated(lambda: accept_inside(cursor, [task], lease=0))
     return accepted_id(fates[0])
 
 
@@ -176,9 +175,18 @@ class _Unanswered(CommitUnknown):
 
 
 def _accept(ledger: Ledger, tasks: Sequence[NewTask], lease: float) -> _Accepted:
+    # What lost a race does not go with the others any more: they would wait for its id, too.
+    return repeated(lambda: _accept_soonest(ledger, tasks, lease), lambda: _accept_apart(ledger, tasks, lease))
+
+
+def _accept_soonest(ledger: Ledger, tasks: Sequence[NewTask], lease: float) -> _Accepted:
     # Of an id that the caller chose, an answer that was lost would not be known to have been "it was there before".
     if len(tasks) == 1 and tasks[0].fresh and (one := _accept_one(ledger, tasks[0], lease)) is not None:
         return one
+    return _accept_apart(ledger, tasks, lease)
+
+
+def _accept_apart(ledger: Ledger, tasks: Sequence[NewTask], lease: float) -> _Accepted:
     found: _Accepted = ([], set())
     try:
         with ledger.transaction() as cursor:
@@ -222,21 +230,12 @@ class _Acceptor:
         if ledger is None:
             raise LedgerUnavailable("the ledger has been let go of")
         with ledger.statements() as cursor:
-            born = accept_free(cursor, [task for task, _ in asked], lease=max(lease for _, lease in asked))
+            born = accept_together(cursor, [task for task, _ in asked], lease=max(lease for _, lease in asked))
         return [born.get(task.task_id) for task, _ in asked]
 
 
 _companies: weakref.WeakKeyDictionary[Ledger, Company[tuple[NewTask, float], str | None]] = weakref.WeakKeyDictionary()
 _companies_lock = threading.Lock()
-
-
-def _repeat_lost_races(attempt: Callable[[], _Accepted]) -> _Accepted:
-    for _ in range(_RACES - 1):
-        try:
-            return attempt()
-        except LostRace:
-            continue
-    return attempt()
 
 
 def _accept_again(ledger: Ledger, tasks: Sequence[NewTask], lease: float, unanswered: _Unanswered) -> _Accepted:
@@ -251,8 +250,8 @@ def _accept_again(ledger: Ledger, tasks: Sequence[NewTask], lease: float, unansw
         if time.monotonic() > until:
             break  # it hangs: the caller has waited long enough to be told that nobody knows
         try:
-            fates, pending = _repeat_lost_races(lambda: _accept(ledger, tasks, lease))
-        except LedgerUnavailable:
+            fates, pending = _accept(ledger, tasks, lease)
+        except (LedgerUnavailable, LostRace):  # it may be the one that is under way that holds the ids
             continue
         return [
             then if isinstance(then, Accepted) and now == Duplicate(then.task_id) else now

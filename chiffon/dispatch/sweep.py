@@ -13,6 +13,7 @@ import structlog
 from chiffon.config import Settings
 from chiffon.dispatch.forget import Forgetting
 from chiffon.dispatch.lost import EmptyQueues, Suspicion, ask_ready
+from chiffon.dispatch.resting import Resting
 from chiffon.dispatch.ring import Debt, Ringer
 from chiffon.domain.errors import BrokerUnavailable, ChiffonError, LedgerUnavailable
 from chiffon.ledger import rings, sweeps
@@ -24,6 +25,9 @@ log = structlog.get_logger(__name__)
 BATCH = 500
 DEATHS_PER_CRASH = 3
 """A whole agent's death has many causes: a task is blamed for it only after this many times as many."""
+
+REST = 10.0
+"""Seconds for which a step is left out that has failed again; at least: the dead must be found out meanwhile."""
 
 DEBT_GRACE = 10.0
 """Seconds that the holder of a message has to dead-letter it itself."""
@@ -89,6 +93,8 @@ class Sweeper:
         step = max(settings.takeover_grace, settings.sweep_seconds) / 2
         self._deaths = Watch(settings.takeover_grace, step)
         self._mutes = Watch(settings.takeover_grace, step)
+        self._dead: set[int] = set()
+        self._resting = Resting(max(REST, 3 * settings.takeover_grace))
         self._forgetting = Forgetting(settings.retention)
         self._session: Any = None
         self._stopping = threading.Event()
@@ -107,16 +113,8 @@ class Sweeper:
         while not self._stopping.is_set():
             try:
                 full = self._sweep()
-            except LedgerUnavailable as error:
-                log.warning("sweep_waits_for_ledger", reason=str(error))
-                self._drop_session()
-                full = False
-            except ChiffonError as error:
-                log.error("sweep_failed", reason=str(error))
-                self._drop_session()
-                full = False
-            except Exception:  # the loop must go on; whatever it is, it is logged
-                log.exception("sweep_failed")
+            except Exception as error:  # noqa: BLE001 -- the loop must go on; whatever it is, it is logged
+                _complain(error)
                 self._drop_session()
                 full = False
             if not full:
@@ -127,9 +125,11 @@ class Sweeper:
     def _sweep(self) -> bool:
         """One round; whether there may be more to do at once."""
         if self._session is None:
-            self._session = open_session(self._settings.direct_url, f"chiffon sweeper {self._name}")
-        steps = {
-            "bury": self._bury,
+            name = f"chiffon sweeper {self._name}"
+            self._session = open_session(self._settings.direct_url, name, in_short=True)
+        self._taken("find dead", self._find_dead)
+        steps: dict[str, Callable[[], bool]] = {
+            **{f"take over {dead}": partial(self._take_over, dead) for dead in self._dead},
             "expire": self._expire,
             "due": self._due,
             "find lost": self._find_lost,
@@ -141,12 +141,26 @@ class Sweeper:
         return True in [self._taken(name, step) for name, step in steps.items()]
 
     def _taken(self, name: str, step: Callable[[], bool]) -> bool:
-        """Take a step; whether there is more of it to do. What holds up one must not hold up the others."""
+        """Take a step; whether there is more of it to do. What is wrong with one must not hold up the others.
+
+        While the session lives, what was seen on it counts, and so it is kept. If a step breaks it each time, no dead
+        agent would ever be seen so for long enough: such a step rests.
+        """
+        if self._resting.rests(name):
+            return False
         try:
-            return step()
-        except LostRace as error:  # the session lives, and what was seen on it counts
+            more = step()
+        except LostRace as error:
             log.info("sweep_held_up", step=name, reason=str(error))
             return False
+        except Exception as error:
+            self._resting.failed(name)
+            if self._session.closed:
+                raise
+            _complain(error, step=name)
+            return False
+        self._resting.succeeded(name)
+        return more
 
     def _expire(self) -> bool:
         with session_transaction(self._session) as cursor:
@@ -217,14 +231,14 @@ class Sweeper:
         self._forgetting.step(self._session)
         return False  # no hurry: the next batch goes with the next round
 
-    def _bury(self) -> bool:
+    def _find_dead(self) -> bool:
+        """Cut off who is mute, and note who is dead: who has been found so for the grace, on this session."""
         with session_transaction(self._session) as cursor:
             mute = self._mutes.look(sweeps.mute(cursor, offline_after=self._settings.offline_after))
             if mute and (silenced := sweeps.silence(cursor, mute, offline_after=self._settings.offline_after)):
                 log.warning("mute_agents_cut_off", incarnations=silenced)
             unlocked = sweeps.unlocked(cursor)
-        for incarnation in self._deaths.look(unlocked - {self._mine()}):
-            self._taken("take over", partial(self._take_over, incarnation))
+        self._dead = self._deaths.look(unlocked - {self._mine()})
         return False
 
     def _take_over(self, incarnation: int) -> bool:
@@ -244,6 +258,17 @@ class Sweeper:
     def _drop_session(self) -> None:
         self._deaths.forget()
         self._mutes.forget()
+        self._dead.clear()
         session, self._session = self._session, None
         if session is not None:
             session.close()
+
+
+def _complain(error: Exception, **where: str) -> None:
+    match error:
+        case LedgerUnavailable():
+            log.warning("sweep_waits_for_ledger", reason=str(error), **where)
+        case ChiffonError():
+            log.error("sweep_failed", reason=str(error), **where)
+        case _:
+            log.error("sweep_failed", exc_info=error, **where)

@@ -71,6 +71,10 @@ class LedgerUnavailable(ChiffonError):
     """Postgres does not answer. Nothing was accepted; try again."""
 
 
+class LedgerReadOnly(LedgerUnavailable):
+    """Postgres answers and takes no writes: it is a standby, or was made read-only. Nothing was accepted; try again."""
+
+
 class OutcomeUnknown(LedgerUnavailable):
     """Postgres went away before it said whether it had accepted. Repeating with the same ``request_id`` is safe."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import psycopg2
@@ -12,7 +13,7 @@ from chiffon.domain.tasks import Acceptance, Accepted, Duplicate, IdTaken, KeyRe
 from chiffon.domain.values import compact
 from chiffon.ledger.connect import Cursor
 from chiffon.ledger.failures import TAKEN_MEANWHILE, LostRace
-from chiffon.ledger.planned import DURABLY, LOOKING_UP, Planned
+from chiffon.ledger.planned import DURABLY, IN_A_HURRY, LOOKING_UP, Planned
 
 
 def _take_keys(source: str, where: str = "true") -> str:
@@ -104,6 +105,8 @@ SELECT NULL, ('{TAKEN_MEANWHILE}' || count(*))::int::text FROM free HAVING count
     before=(LOOKING_UP, DURABLY),
 )
 
+_BEAR_TOGETHER = replace(_BEAR_IF_FREE, before=(*_BEAR_IF_FREE.before, IN_A_HURRY))
+
 
 def accept_free(cursor: Cursor, tasks: Sequence[NewTask], *, lease: float) -> dict[str, str]:
     """Write down those of the tasks, all of them fresh, whose ``request_id`` nobody has.
@@ -122,6 +125,12 @@ def accept_free(cursor: Cursor, tasks: Sequence[NewTask], *, lease: float) -> di
     if not tasks:
         return {}
     _BEAR_IF_FREE.execute(cursor, born_from(tasks, lease=lease))
+    return dict(cursor.fetchall())
+
+
+def accept_together(cursor: Cursor, tasks: Sequence[NewTask], *, lease: float) -> dict[str, str]:
+    """As `accept_free`, for tasks of several callers: for a ``request_id`` that somebody holds it hardly waits."""
+    _BEAR_TOGETHER.execute(cursor, born_from(tasks, lease=lease))
     return dict(cursor.fetchall())
 
 

@@ -52,8 +52,10 @@ It drops the session soon after the client's host is gone: its own default would
 longer than two seconds holds up nobody else's: the statement is a LostRace.
 """
 
-_POOLED_SESSION = _SESSION | {"idle_in_transaction_session_timeout": "10s"}
-"""And for one that has short transactions only: a client that stopped in the middle of one does not keep its rows."""
+_IN_SHORT = {"idle_in_transaction_session_timeout": "10s"}
+"""For a client that has short transactions only: if it is stopped in the middle of one, it does not keep its rows."""
+
+_POOLED_SESSION = _SESSION | _IN_SHORT
 
 _HELD_SESSION = _SESSION | {
     "plan_cache_mode": "force_generic_plan",
@@ -129,7 +131,7 @@ class Ledger:
         """Each call of ``execute`` a transaction of its own, in one round trip.
 
         Raises:
-            LedgerUnavailable: Postgres does not answer; nothing was asked.
+            LedgerUnavailable: Postgres does not answer, and nothing was asked; or it said no, and did nothing.
             CommitUnknown: it stopped answering when something was.
         """
         with self._lent() as raw, committing(), session_statements(raw) as cursor:
@@ -215,12 +217,16 @@ def _has_news(connection: Any) -> bool:
     return bool(poll.poll(0))
 
 
-def open_session(url: str, name: str) -> Any:
-    """A psycopg2 connection of one's own, called ``name`` in ``pg_stat_activity``. Raises LedgerUnavailable."""
+def open_session(url: str, name: str, *, in_short: bool = False) -> Any:
+    """A psycopg2 connection of one's own, called ``name`` in ``pg_stat_activity``. Raises LedgerUnavailable.
+
+    ``in_short``: Postgres ends the session if its client is stopped in a transaction. Not so for who lives by its
+    session: an agent that stands still for a moment would be taken for dead.
+    """
     arguments = connect_arguments(url)
     with translated():
         connection = connect_unshared({**arguments, **_KEEPALIVE, **PATIENT, "application_name": name[:63]})
-        _set_up(connection, _SET_UP, _HELD_SESSION)
+        _set_up(connection, _SET_UP, _HELD_SESSION | _IN_SHORT if in_short else _HELD_SESSION)
     connection.planned = {}
     return connection
 

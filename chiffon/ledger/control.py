@@ -7,7 +7,7 @@ from chiffon.domain.tasks import Ring
 from chiffon.ledger.connect import Cursor
 from chiffon.ledger.effects import TAIL, hold, wake
 from chiffon.ledger.planned import DURABLY, Planned
-from chiffon.ledger.rings import RING_COLUMNS
+from chiffon.ledger.rings import RING_COLUMNS, RING_NAMES
 from chiffon.ledger.settle import celery_error_sql, celery_state_sql
 
 _WAITING = ", ".join(f"'{state}'" for state in sorted(WAITING))
@@ -89,7 +89,7 @@ WITH again AS (
   INSERT INTO task_history (task_id, number, status, detail)
   SELECT task_id, history_no, 'pending', 'replayed' FROM again
 )
-SELECT {RING_COLUMNS.replace("t.", "")} FROM again
+SELECT {RING_NAMES} FROM again
 """,
     before=(DURABLY,),
 )

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import psycopg2
 
-from chiffon.domain.errors import Busy, ChiffonError, LedgerUnavailable, SchemaBehind
+from chiffon.domain.errors import Busy, ChiffonError, LedgerReadOnly, LedgerUnavailable, SchemaBehind
 
 _REFUSED_CLASSES = ("21", "22", "23", "54")
 """SQLSTATE classes that speak of the data and not of the server: the same statement will be refused again."""
@@ -35,11 +35,13 @@ class CommitUnknown(LedgerUnavailable):
 
 @contextmanager
 def committing() -> Iterator[None]:
-    """Tell a commit whose answer was lost from a statement that failed."""
+    """Tell a commit whose answer was lost from a statement that failed, or was refused."""
     try:
         with translated():
             yield
     except LedgerUnavailable as error:
+        if _is_answer(error.__cause__):
+            raise
         raise CommitUnknown(str(error)) from error
 
 
@@ -63,10 +65,13 @@ def translated() -> Iterator[None]:
             ) from error
         if state in OUTDATED:
             raise LedgerUnavailable(f"the session's plans are of use no longer: {_first_line(error)}") from error
+        if state == "25006":  # a read-only transaction
+            raise LedgerReadOnly(f"Postgres takes no writes: {_first_line(error)}") from error
         if isinstance(error, psycopg2.OperationalError | psycopg2.InterfaceError) or state.startswith(
             ("57", "08", "25")
         ):
-            raise LedgerUnavailable(f"Postgres does not answer: {_first_line(error)}") from error
+            what = "cannot do it now" if _is_answer(error) else "does not answer"
+            raise LedgerUnavailable(f"Postgres {what}: {_first_line(error)}") from error
         raise
     except UnicodeEncodeError as error:
         raise RefusedData("Postgres cannot keep a lone surrogate") from error
@@ -74,6 +79,15 @@ def translated() -> Iterator[None]:
         if "NUL (0x00)" in str(error):
             raise RefusedData("Postgres cannot keep the NUL character") from error
         raise
+
+
+def _is_answer(error: BaseException | None) -> bool:
+    """Whether Postgres said no, and so undid what was asked. Who says it while it ends may have committed before; and a
+    pooler says it when it has lost the server.
+    """
+    if not isinstance(error, psycopg2.Error) or error.pgcode is None:
+        return False
+    return error.diag.severity_nonlocalized == "ERROR" and not error.pgcode.startswith(("08", "57P"))
 
 
 def _first_line(error: BaseException) -> str:

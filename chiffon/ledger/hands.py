@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
+import psycopg2
 from psycopg2.errors import LockNotAvailable
 
 from chiffon.domain.errors import Busy
-from chiffon.ledger.connect import Ledger
+from chiffon.ledger.connect import Cursor, Ledger
 
 DEAD_LETTERS = 0x6465_6164
 """The lock of whoever has a hand in ``dlx_queue``: two hands hide each other's letters."""
 
-# name: take hand  -- waits for the lock, which this transaction holds until its end, idle for as long as it takes
+IDLE_FOR = 30.0
+"""Seconds after which Postgres takes the lock from a process that was stopped while it held it."""
+
+AWAKE = 5.0
+"""Seconds after which who holds it, and is not stopped, says a word."""
+
+# name: take hand  -- waits for the lock, which this transaction holds until its end
 _TAKE_HAND = """
-SELECT set_config('lock_timeout', %(patience)s, true), set_config('idle_in_transaction_session_timeout', '0', true);
+SELECT set_config('lock_timeout', %(patience)s, true),
+       set_config('idle_in_transaction_session_timeout', %(idle_for)s, true);
 SELECT pg_advisory_xact_lock(%(lock)s)
 """
 
@@ -30,7 +39,28 @@ def one_hand(ledger: Ledger, lock: int, *, patience: float = 8.0) -> Iterator[No
     """
     with ledger.transaction() as cursor:
         try:
-            cursor.execute(_TAKE_HAND, {"patience": f"{int(patience * 1000)}ms", "lock": lock})
+            times = {"patience": f"{int(patience * 1000)}ms", "idle_for": f"{int(IDLE_FOR * 1000)}ms"}
+            cursor.execute(_TAKE_HAND, {**times, "lock": lock})
         except LockNotAvailable:
             raise Busy("somebody else is looking into dlx_queue: try again in a moment") from None
+        with _awake(cursor):
+            yield
+
+
+@contextmanager
+def _awake(cursor: Cursor) -> Iterator[None]:
+    """Have a thread speak on an idle transaction meanwhile, for as long as this process runs."""
+    is_over = threading.Event()
+
+    def speak() -> None:
+        with suppress(psycopg2.Error):  # the commit will say so
+            while not is_over.wait(AWAKE):
+                cursor.execute("SELECT 1")
+
+    thread = threading.Thread(target=speak, name="hand", daemon=True)
+    thread.start()
+    try:
         yield
+    finally:
+        is_over.set()
+        thread.join()

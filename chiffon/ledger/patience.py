@@ -11,14 +11,20 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import psycopg2.extensions
 
 ANSWER_WITHIN = 10.0
-"""Seconds that the server has for a statement: no statement here takes long, and none waits for a lock for long."""
+"""Seconds that the server has for a statement: few take long, and none waits for a lock for long.
+
+What is long to say has more (see `PER_SECOND`): a large result would be cut off each time that it is settled.
+"""
+
+PER_SECOND = 500_000
+"""Bytes of a statement's values for which the server has a second more, over whatever link they come."""
 
 _TICK = 0.5
 
@@ -37,12 +43,15 @@ class Patience:
         self._thread: threading.Thread | None = None
 
     @contextmanager
-    def waiting(self, connection: Any) -> Iterator[None]:
-        """Wait for an answer on a psycopg2 connection; if it takes too long, that fails as if the server were gone."""
+    def waiting(self, connection: Any, size: int = 0) -> Iterator[None]:
+        """Wait for an answer on a psycopg2 connection; if it takes too long, that fails as if the server were gone.
+
+        ``size``: bytes that it has to take.
+        """
         waiter = object()
         with self._lock:
             # Ticks are counted, and not seconds: to a process that was stopped, and goes on, the clock has run.
-            self._waiting[waiter] = [connection.fileno(), self._ticks]
+            self._waiting[waiter] = [connection.fileno(), self._ticks + round(size / PER_SECOND / _TICK)]
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="patience", daemon=True)
                 self._thread.start()
@@ -68,6 +77,17 @@ def _cut(descriptor: int) -> None:
         twin.shutdown(socket.SHUT_RDWR)
 
 
+def _size(values: Iterable[Any]) -> int:
+    """About how many bytes the values are: of texts, and of lists of them."""
+    size = 0
+    for value in values:
+        if isinstance(value, str | bytes):
+            size += len(value)
+        elif isinstance(value, list):
+            size += sum(len(text) for text in value if isinstance(text, str | bytes))
+    return size
+
+
 patience = Patience()
 """This process's."""
 
@@ -77,7 +97,8 @@ class PatientCursor(psycopg2.extensions.cursor):  # type: ignore[misc]  # psycop
 
     def execute(self, *arguments: Any) -> Any:
         """As psycopg2's."""
-        with patience.waiting(self.connection):
+        size = _size(arguments[1].values()) if len(arguments) > 1 and isinstance(arguments[1], Mapping) else 0
+        with patience.waiting(self.connection, size):
             return super().execute(*arguments)
 
 

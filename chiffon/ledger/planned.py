@@ -101,6 +101,9 @@ class Planned:
 ONE_BY_ONE = "OFFSET 0"
 """Ends a LATERAL subquery that looks one row up: as it stands, and not by way of whatever index seems small today."""
 
+NOW = "(SELECT clock_timestamp())"
+"""The time at which a statement asks: each row's own would be found by reading them all, and not by an index."""
+
 LOOKING_UP = Planned(
     "looking_up",
     "SELECT set_config(name, setting, true) FROM (VALUES ('plan_cache_mode', 'force_generic_plan'),"
@@ -120,3 +123,6 @@ For this transaction only, and with the statement itself: a session's setting is
 
 AT_LEISURE = Planned("at_leisure", "SELECT set_config('synchronous_commit', 'off', true)")
 """Goes before a statement whose loss in a crash of Postgres costs nothing: nobody waits for the disk."""
+
+IN_A_HURRY = Planned("in_a_hurry", "SELECT set_config('lock_timeout', '200ms', true)")
+"""Goes before a statement that others wait for: one row that somebody holds must not hold them all up."""

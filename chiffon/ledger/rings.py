@@ -6,17 +6,30 @@ from collections.abc import Sequence
 
 from chiffon.domain.tasks import Ring
 from chiffon.ledger.connect import Cursor
-from chiffon.ledger.planned import AT_LEISURE, LOOKING_UP, ONE_BY_ONE, Planned
+from chiffon.ledger.planned import AT_LEISURE, LOOKING_UP, NOW, ONE_BY_ONE, Planned
 
-RING_COLUMNS = """t.task_id, t.ring_no, t.request_id, t.trace_id, t.work_type, t.queue, t.priority, t.parameters,
-  t.arguments, t.canvas, t.retries"""
+LARGEST = 65_536
+"""Bytes of parameters, arguments, or what is embedded, beyond which a doorbell's body is left empty anyway."""
+
+
+def _if_it_is_rung(column: str, instead: str) -> str:
+    """A column that a doorbell says; of hundreds that are leased at once, nobody needs what is too large for one."""
+    return f"CASE WHEN octet_length(t.{column}::text) > {LARGEST} THEN {instead} ELSE t.{column} END AS {column}"
+
+
+RING_COLUMNS = f"""t.task_id, t.ring_no, t.request_id, t.trace_id, t.work_type, t.queue, t.priority,
+  {_if_it_is_rung("parameters", "'{}'")}, {_if_it_is_rung("arguments", "'[]'")},
+  {_if_it_is_rung("canvas", "t.canvas - 'embed'")}, t.retries"""
+
+RING_NAMES = """task_id, ring_no, request_id, trace_id, work_type, queue, priority, parameters, arguments, canvas,
+  retries"""
 
 # name: lease  -- pending: the next ring is this caller's; each ring doubles the wait until somebody else rings
 # (a claim takes a ring number too, and an execution number)
 _LEASE = f"""
 WITH due AS (
   SELECT task_id FROM tasks
-   WHERE status = 'pending' AND next_ring_at <= clock_timestamp()
+   WHERE status = 'pending' AND next_ring_at <= {NOW}
    ORDER BY next_ring_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED
 )
 UPDATE tasks t

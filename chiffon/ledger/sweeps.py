@@ -9,7 +9,8 @@ from typing import NamedTuple
 from chiffon.domain.tasks import Ring
 from chiffon.ledger.connect import Cursor
 from chiffon.ledger.effects import TAIL, unhindered, wake
-from chiffon.ledger.planned import DURABLY, Planned
+from chiffon.ledger.planned import DURABLY, NOW, Planned
+from chiffon.ledger.rings import RING_COLUMNS
 from chiffon.ledger.settle import celery_error_sql, celery_state_sql
 
 LOCK_CLASS = 0x4348_4946
@@ -19,10 +20,10 @@ WAS_LOST = "its message was lost"
 """What the history says of a task that is rung again although it has waited all the time."""
 
 # name: due  -- scheduled | retrying -> pending, when its time has come; to be rung at once
-_DUE = """
+_DUE = f"""
 WITH due AS (
   SELECT task_id FROM tasks
-   WHERE status IN ('scheduled', 'retrying') AND run_at <= clock_timestamp()
+   WHERE status IN ('scheduled', 'retrying') AND run_at <= {NOW}
    ORDER BY run_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED
 ), moved AS (
   UPDATE tasks t
@@ -34,9 +35,9 @@ INSERT INTO task_history (task_id, number, status, detail) SELECT task_id, histo
 """
 
 # name: late  -- locks what has expired, before it is ended (see `effects.hold`)
-_LATE = """
+_LATE = f"""
 SELECT task_id FROM tasks
- WHERE status IN ('scheduled', 'pending', 'queued', 'retrying') AND expires_at <= clock_timestamp()
+ WHERE status IN ('scheduled', 'pending', 'queued', 'retrying') AND expires_at <= {NOW}
  ORDER BY expires_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED
 """
 
@@ -125,17 +126,16 @@ SELECT task_id, request_id, trace_id, finished_at IS NOT NULL FROM moved
 )
 
 # name: debts  -- leases the dead letters owed for longer than their holders need to pay them
-_DEBTS = """
+_DEBTS = f"""
 WITH due AS (
   SELECT task_id FROM tasks
-   WHERE dead_letter_owed AND finished_at < clock_timestamp() - make_interval(secs => %(older)s)
+   WHERE dead_letter_owed AND finished_at < {NOW} - make_interval(secs => %(older)s)
      AND (debt_leased_until IS NULL OR debt_leased_until <= clock_timestamp())
    ORDER BY finished_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED
 )
 UPDATE tasks t SET debt_leased_until = clock_timestamp() + make_interval(secs => %(lease)s)
   FROM due d WHERE t.task_id = d.task_id
-RETURNING t.task_id, t.ring_no, t.request_id, t.trace_id, t.work_type, t.queue, t.priority, t.parameters, t.arguments,
-          t.canvas, t.retries, t.execution, t.finished_at, t.error ->> 'message'
+RETURNING {RING_COLUMNS}, t.execution, t.finished_at, t.error ->> 'message'
 """
 
 
@@ -144,7 +144,7 @@ _LOST = f"""
 WITH lost AS (
   SELECT task_id FROM tasks
    WHERE status = 'queued' AND queue = %(queue)s AND (%(priority)s::int IS NULL OR priority = %(priority)s)
-     AND queued_at < coalesce(%(rung_before)s::timestamptz, clock_timestamp()) - make_interval(secs => %(older_than)s)
+     AND queued_at < coalesce(%(rung_before)s::timestamptz, {NOW}) - make_interval(secs => %(older_than)s)
    ORDER BY queued_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED
 ), moved AS (
   UPDATE tasks t
@@ -157,14 +157,14 @@ SELECT task_id, history_no, 'pending', '{WAS_LOST}' FROM moved
 """
 
 # name: overdue queues  -- reads which queues that a living agent consumes have had a rung task for long
-_OVERDUE_QUEUES = """
+_OVERDUE_QUEUES = f"""
 SELECT queue FROM (
   SELECT DISTINCT unnest(queues) AS queue FROM agents
    WHERE stopped_at IS NULL AND last_heartbeat_at > clock_timestamp() - make_interval(secs => %(offline_after)s)
 ) AS consumed
  WHERE EXISTS (
    SELECT FROM tasks t WHERE t.status = 'queued' AND t.queue = consumed.queue
-      AND t.queued_at < clock_timestamp() - make_interval(secs => %(older_than)s))
+      AND t.queued_at < {NOW} - make_interval(secs => %(older_than)s))
 """
 
 # name: mute  -- reads which agents hold their lock and give no sign of life: stopped, or hung

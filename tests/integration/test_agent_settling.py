@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from chiffon.agent import settling
 from chiffon.agent.commands import Finished
 from chiffon.agent.life import Identity, Life
+from chiffon.agent.portions import MOST_BYTES
 from chiffon.agent.reading import Reader
 from chiffon.agent.run import ChordPart, Draft, Report
 from chiffon.agent.settling import TRIES, Settler
 from chiffon.config import Settings
 from chiffon.domain import ids
+from chiffon.domain.errors import LedgerUnavailable
 from chiffon.domain.tasks import Claim
 from chiffon.domain.verdicts import Completed
 from chiffon.domain.work import registry
 from chiffon.ledger.effects import AFTER_END
-from chiffon.ledger.settle import Settlement
+from chiffon.ledger.settle import Settlement, settle
 from tests.bench import Bench
 
 TROUBLE = """
@@ -62,6 +65,12 @@ def finished(claim: Claim) -> Finished:
     return Finished(settlement, Report(verdict), claim.trace_id, lambda _: None)
 
 
+def large(claim: Claim, size: int) -> Finished:
+    """A run whose result is so long."""
+    run = finished(claim)
+    return replace(run, settlement=replace(run.settlement, verdict=Completed(f'"{"x" * (size - 2)}"')))
+
+
 def refuse(bench: Bench, task_id: str, state: str, *statuses: str) -> None:
     """From here on Postgres says no, by an SQLSTATE, to a task's coming to one of these."""
     bench.sql(TROUBLE)
@@ -87,6 +96,48 @@ def test_an_error_that_nobody_foresaw_keeps_the_end_until_it_has_passed(
     [(settled, answer)] = settler.settle([bad])
     assert (settled, getattr(answer, "status", None)) == (bad, "completed")
     assert len(pauses) == 2
+
+
+def test_what_takes_postgres_too_long_together_is_settled_in_parts(
+    bench: Bench, settler: Settler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def slow(cursor: Any, settlements: Sequence[Settlement], **more: Any) -> Any:
+        if len(settlements) > 3:
+            raise LedgerUnavailable("it was cut")
+        return settle(cursor, settlements, **more)
+
+    monkeypatch.setattr(settling, "settle", slow)
+    left, cuts = [finished(bench.claimed()) for _ in range(20)], 0
+    for _ in range(20):
+        try:
+            done = [run for run, _ in settler.settle(left)] if left else []
+        except LedgerUnavailable:
+            cuts += 1
+            settler._life.begin()
+        else:
+            left = [run for run in left if run not in done]
+    assert left == []
+    assert 3 <= cuts <= 9
+    monkeypatch.undo()
+    settled = [len(settler.settle([finished(bench.claimed()) for _ in range(8)])) for _ in range(8)]
+    assert settled[-1] == 8  # it is as it was
+
+
+def test_of_large_results_no_more_go_together_than_postgres_takes_in_a_moment(bench: Bench, settler: Settler) -> None:
+    size = MOST_BYTES // 3
+    batch = [large(bench.claimed(), size) for _ in range(4)]
+    assert len(settler.settle(batch)) == 3
+    assert len(settler.settle(batch[3:])) == 1
+    assert len(settler.settle([large(bench.claimed(), MOST_BYTES + 1)])) == 1
+
+
+def test_a_large_result_whose_row_somebody_holds_lets_the_others_go_first(bench: Bench, settler: Settler) -> None:
+    held, other = large(bench.claimed(), MOST_BYTES), finished(bench.claimed())
+    with bench.transaction() as cursor:
+        cursor.execute("SELECT 1 FROM tasks WHERE task_id = %s FOR UPDATE", (held.settlement.task_id,))
+        assert settler.settle([held, other]) == []
+        assert [run for run, _ in settler.settle([held, other])] == [other]
+    assert [run for run, _ in settler.settle([held])] == [held]
 
 
 def test_an_end_that_a_bug_keeps_from_being_written_down_becomes_a_failure_at_last(

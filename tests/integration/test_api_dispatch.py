@@ -12,6 +12,7 @@ from uuid import uuid4
 import pytest
 
 from tests.api import DocumentedClient, api, problem
+from tests.bench import Bench
 from tests.hand_agent import HandAgent
 from tests.racing import until
 
@@ -163,6 +164,19 @@ def test_eight_racers_with_one_key_make_one_task(client: DocumentedClient) -> No
         found = list(pool.map(race, range(8)))
     assert sorted(status for status, _ in found) == [200] * 7 + [202]
     assert len({task_id for _, task_id in found}) == 1
+
+
+def test_while_a_transaction_holds_a_request_id_its_dispatch_is_refused_soon_and_says_why(
+    client: DocumentedClient, bench: Bench
+) -> None:
+    with bench.transaction() as cursor:
+        cursor.execute("INSERT INTO request_keys VALUES ('held', 'nobody', 'f')")
+        refused = dispatch(client, request_id="held")
+        assert problem(refused) == (503, "busy", set())
+        assert refused.headers["Retry-After"] == "2"
+        assert "nothing was accepted" in refused.json["detail"]
+        cursor.connection.rollback()
+    assert dispatch(client, request_id="held").status_code == 202
 
 
 def test_the_trace_id_is_taken_from_traceparent_where_the_body_has_none(client: DocumentedClient) -> None:

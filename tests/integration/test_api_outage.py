@@ -6,17 +6,21 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from chiffon.agent import health
 from chiffon.api.parts import Parts
+from chiffon.config import Settings
 from chiffon.devstack.postgres import PrivatePostgres
 from chiffon.domain.errors import LedgerUnavailable
 from chiffon.ledger.connect import Ledger
 from chiffon.ledger.failures import CommitUnknown
 from chiffon.ledger.migrate import head
 from tests.api import DocumentedClient, api, problem
+from tests.bench import Bench
 
 ECHO = {"work_type": "echo", "parameters": {"input": "hello"}}
 
@@ -119,6 +123,35 @@ def test_an_unknown_batch_is_503_with_everybodys_ids(ledger_url: str) -> None:
     assert said is not None
     assert said["outcome"] == "unknown"
     assert len({item["request_id"] for item in said["items"]}) == 2
+
+
+@pytest.fixture
+def read_only(bench: Bench) -> Iterator[str]:
+    """A ledger that takes no writes, as a standby does: its URL."""
+    ((name,),) = bench.sql("SELECT current_database()")
+    bench.sql(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
+    yield bench.url
+    with bench.transaction() as cursor:
+        cursor.execute(f"SET TRANSACTION READ WRITE; ALTER DATABASE {name} RESET default_transaction_read_only")
+
+
+def test_a_ledger_that_takes_no_writes_is_known_not_to_have_accepted(read_only: str) -> None:
+    client = api(database_url=read_only)
+    for path, body in (("/dispatch", ECHO), ("/dispatch/batch", {"tasks": [ECHO, ECHO]})):
+        response = client.post(path, json=body)
+        assert problem(response) == (503, "ledger-read-only", set())
+        assert "outcome" not in response.json  # type: ignore[operator]
+        assert int(response.headers["Retry-After"]) > 0
+    ready = client.get("/health/ready")
+    assert problem(ready) == (503, "ledger-read-only", set())
+    assert "standby" in ready.json["detail"]  # type: ignore[index]
+    assert client.get("/tasks").status_code == 200
+
+
+def test_of_a_ledger_that_takes_no_writes_no_agent_is_blamed(read_only: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(health, "app", SimpleNamespace(settings=Settings(database_url=read_only)))
+    sign = health._heartbeat("agent@host")
+    assert (sign.lives, "takes no writes" in sign.said) == (None, True)
 
 
 @pytest.mark.parametrize("path", ["/tasks", "/tasks/a", "/work-types", "/agents", "/queues", "/health/ready"])

@@ -279,6 +279,26 @@ def test_a_fresh_task_whose_key_is_held_is_a_duplicate_or_refused(bench: Bench, 
     assert bench.sql("SELECT count(*) FROM tasks") == [(1,)]
 
 
+@pytest.mark.parametrize(
+    ("trouble", "is_known"),
+    [
+        ("RAISE EXCEPTION 'no' USING ERRCODE = '53100'", True),
+        ("RAISE EXCEPTION 'no' USING ERRCODE = '57014'", True),
+        ("RAISE EXCEPTION 'no' USING ERRCODE = '25006'", True),
+        ("RAISE EXCEPTION 'no' USING ERRCODE = '08006'", False),  # a pooler's, which has lost the server
+        ("PERFORM pg_terminate_backend(pg_backend_pid())", False),
+    ],
+    ids=["disk full", "cancelled", "read-only", "lost by a pooler", "shut down"],
+)
+def test_what_postgres_itself_refuses_is_known_not_to_have_happened(bench: Bench, trouble: str, is_known: bool) -> None:
+    bench.sql(f"CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {trouble}; RETURN NEW; END $$")
+    bench.sql("CREATE TRIGGER fail BEFORE INSERT ON tasks FOR EACH ROW EXECUTE FUNCTION fail()")
+    with pytest.raises(LedgerUnavailable) as caught:
+        submit_all(bench.ledger, [new_task(fresh=True)], lease=LEASE)
+    assert isinstance(caught.value, OutcomeUnknown) != is_known
+    assert bench.sql("SELECT count(*) FROM request_keys") == [(0,)]
+
+
 def test_a_fresh_task_that_cannot_be_looked_up_is_unknown_with_both_ids(
     bench: Bench, ledger: Ledger, proxy: Proxy
 ) -> None:

@@ -11,7 +11,7 @@ from chiffon.devstack.postgres import PrivatePostgres
 from chiffon.domain.errors import LedgerUnavailable
 from chiffon.ledger import patience
 from chiffon.ledger.connect import Ledger, open_session, session_transaction
-from chiffon.ledger.patience import Patience
+from chiffon.ledger.patience import PER_SECOND, Patience
 
 SHORT = 2.0
 
@@ -53,5 +53,14 @@ def test_who_is_answered_in_time_is_left_alone(ledger_url: str) -> None:
     for _ in range(3):
         with session_transaction(session) as cursor:
             cursor.execute("SELECT pg_sleep(%s)", (SHORT / 2,))
+    assert not session.closed
+    session.close()
+
+
+def test_what_is_long_to_say_has_more_time(ledger_url: str) -> None:
+    session = open_session(validated_database_url(ledger_url), "patient")
+    with session_transaction(session) as cursor:
+        values = {"seconds": SHORT + 2.0, "results": ["x" * PER_SECOND] * 10}
+        cursor.execute("SELECT pg_sleep(%(seconds)s), %(results)s::text[]", values)
     assert not session.closed
     session.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections.abc import Callable
 from functools import partial
@@ -15,10 +16,11 @@ from chiffon.dispatch.submit import submit_all
 from chiffon.domain.states import State
 from chiffon.domain.tasks import Accepted, Claim, Duplicate, HeldElsewhere, NewTask
 from chiffon.domain.verdicts import Completed
+from chiffon.ledger import accept as accepting
 from chiffon.ledger import claims, rings
 from chiffon.ledger.accept import accept
 from chiffon.ledger.connect import open_session, session_transaction
-from chiffon.ledger.failures import RefusedData
+from chiffon.ledger.failures import LostRace, RefusedData
 from chiffon.ledger.follow import follow
 from chiffon.ledger.settle import Recorded
 from tests.bench import LEASE, TTL, Bench
@@ -207,6 +209,31 @@ def test_an_acceptance_waits_for_another_with_its_key(bench: Bench, how: str) ->
     session.close()
 
 
+def test_who_holds_a_request_id_and_does_not_go_on_holds_up_nobody_elses_and_its_own_for_some_seconds(
+    bench: Bench,
+) -> None:
+    held, others = new_task(request_id="held", fresh=True), [new_task(fresh=True) for _ in range(8)]
+    with bench.transaction() as cursor:
+        cursor.execute("INSERT INTO request_keys VALUES ('held', 'nobody', 'f')")
+        began = time.monotonic()
+        waiting_for_it = Thread(lambda: submit_all(bench.ledger, [held], lease=LEASE))
+        following = [Thread(lambda task=task: submit_all(bench.ledger, [task], lease=LEASE)) for task in others]
+        assert [thread.answer()[0] for thread in following] == [[Accepted(task.task_id)] for task in others]
+        assert time.monotonic() - began < 1.5
+        with pytest.raises(LostRace, match="nothing was accepted"):
+            waiting_for_it.answer()
+        assert time.monotonic() - began < 8
+        cursor.connection.rollback()
+    assert submit_all(bench.ledger, [held], lease=LEASE)[0] == [Accepted(held.task_id)]
+
+
+@pytest.fixture
+def patient_company(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those who go together wait for a row as long as anybody."""
+    monkeypatch.setattr(accepting, "_BEAR_TOGETHER", accepting._BEAR_IF_FREE)
+
+
+@pytest.mark.usefixtures("patient_company")
 def test_what_is_dispatched_while_a_commit_is_under_way_is_accepted_together_by_the_next(bench: Bench) -> None:
     first, others = new_task(request_id="held", fresh=True), [new_task(fresh=True) for _ in range(5)]
     refused = new_task(fresh=True, labels={"a": "\ud800"})
@@ -225,6 +252,7 @@ def test_what_is_dispatched_while_a_commit_is_under_way_is_accepted_together_by_
         submit_all(bench.ledger, [refused], lease=LEASE)
 
 
+@pytest.mark.usefixtures("patient_company")
 def test_a_task_that_the_ledger_refuses_costs_those_beside_it_nothing(bench: Bench) -> None:
     first, refused = new_task(request_id="held", fresh=True), new_task(fresh=True, labels={"a": "\ud800"})
     others = [new_task(fresh=True) for _ in range(3)]

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
+from chiffon.bus.letters import LARGEST_BODY
 from chiffon.dispatch.replay import replay
+from chiffon.dispatch.ring import doorbell
+from chiffon.dispatch.submit import first_ring
 from chiffon.domain.states import State
 from chiffon.domain.tasks import Ring
-from chiffon.domain.verdicts import Crashed, GivenBack, RetryLater, Verdict
+from chiffon.domain.verdicts import Crashed, Failed, GivenBack, RetryLater, Verdict
 from chiffon.ledger import rings, sweeps
 from tests.bench import LEASE, Bench
 from tests.builders import an_error, new_task
@@ -174,3 +178,37 @@ def test_a_confirm_does_not_wait_for_who_holds_one_of_its_tasks(bench: Bench) ->
         holder.execute("SELECT FROM tasks WHERE task_id = %s FOR UPDATE", [held])
         assert rings.confirm(cursor, [(held, 1), (free, 1)]) == 1
     assert (bench.status(held), bench.status(free)) == ("pending", "queued")
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"parameters": {"input": "x" * LARGEST_BODY}},
+        {"arguments": ["x" * LARGEST_BODY], "parameters": {}},
+        {"canvas": {"embed": {"chain": ["x" * LARGEST_BODY]}, "root_id": "r"}, "parameters": {}},
+    ],
+    ids=["parameters", "arguments", "canvas"],
+)
+def test_of_what_is_too_large_for_a_doorbell_nothing_is_read(bench: Bench, fields: dict[str, Any]) -> None:
+    rung, owed = new_task(**fields), new_task(**fields)
+    empty = doorbell(first_ring(new_task(parameters={}, arguments=[]))).letter().message.body
+    assert doorbell(first_ring(rung)).letter().message.body == empty
+    bench.accept(rung)
+    bench.pass_time(LEASE + 1)
+    [ring] = lease(bench)
+    bench.accept(owed)
+    bench.settle(bench.claimed(owed.task_id), Failed(an_error()))
+    with bench.transaction() as cursor:
+        [(debt, *_)] = sweeps.debts(cursor, limit=100, older=-1.0, lease=5)
+    assert (ring.task_id, debt.task_id) == (rung.task_id, owed.task_id)
+    for read in (ring, debt):
+        assert len(str(read)) < LARGEST_BODY
+        assert doorbell(read).letter().message.body == empty
+        assert read.canvas.get("root_id") == rung.canvas.get("root_id")
+
+
+def test_what_a_doorbell_can_say_is_read(bench: Bench) -> None:
+    task = new_task(parameters={"input": "x" * (LARGEST_BODY - 100)}, arguments=[1], canvas={"embed": {"chain": []}})
+    bench.accept(task)
+    bench.pass_time(LEASE + 1)
+    assert lease(bench) == [first_ring(task)._replace(ring_no=2)]

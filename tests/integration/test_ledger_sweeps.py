@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import re
+from contextlib import closing
+from typing import Any
+
+import pytest
+
 from chiffon.domain.states import State
 from chiffon.domain.tasks import Ring
 from chiffon.domain.verdicts import Failed
-from chiffon.ledger import sweeps
+from chiffon.ledger import rings, sweeps
+from chiffon.ledger.connect import open_session, session_transaction
 from tests.bench import TTL, Bench, listening
 from tests.builders import an_error
 
@@ -14,6 +21,31 @@ def debts(bench: Bench, older: float = 10.0) -> list[tuple[Ring, int, str]]:
     """What is owed for longer."""
     with bench.transaction() as cursor:
         return list(sweeps.debts(cursor, limit=100, older=older, lease=5))
+
+
+@pytest.mark.parametrize(
+    ("statement", "moment", "values"),
+    [
+        (sweeps._DUE, "run_at", {"limit": 500}),
+        (sweeps._LATE, "expires_at", {"limit": 500}),
+        (sweeps._DEBTS, "finished_at", {"older": 10.0, "limit": 500, "lease": 5.0}),
+        (rings._LEASE, "next_ring_at", {"limit": 500, "lease": 5.0}),
+        (sweeps._OVERDUE_QUEUES, "queued_at", {"older_than": 30.0, "offline_after": 180.0}),
+        (
+            sweeps._LOST,
+            "queued_at",
+            {"queue": "work_queue", "priority": None, "rung_before": None, "older_than": 30.0, "limit": 500},
+        ),
+    ],
+    ids=["due", "late", "debts", "lease", "overdue queues", "lost"],
+)
+def test_what_a_sweep_looks_for_is_found_by_its_time_and_not_by_reading_all_that_waits(
+    bench: Bench, statement: str, moment: str, values: dict[str, Any]
+) -> None:
+    with closing(open_session(bench.url, "sweeper")) as session, session_transaction(session) as cursor:
+        cursor.execute(f"EXPLAIN {statement}", values)
+        plan = "\n".join(line for (line,) in cursor.fetchall())
+    assert re.search(rf"Index Cond: .*\b{moment} <", plan), plan
 
 
 def test_scheduled_work_is_pending_and_rung_when_its_time_has_come(bench: Bench) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from typing import Any
 
@@ -377,6 +377,46 @@ def test_a_step_that_has_to_wait_does_not_stop_the_others(bench: Bench, notes: N
         until(lambda: due in notes.rung())
         assert bench.status(late) == "pending"
     until(lambda: bench.status(late) == "expired")
+
+
+def broken_off(cursor: Any) -> None:
+    """Its session is broken, as one that is cut is."""
+    cursor.execute("SELECT pg_terminate_backend(pg_backend_pid())")
+
+
+def refused(cursor: Any) -> None:
+    """Postgres says no, and the session goes on."""
+    cursor.execute("SET TRANSACTION READ ONLY; DELETE FROM tasks")
+
+
+def bug(cursor: Any) -> None:
+    """Nobody has foreseen it."""
+    raise RuntimeError("a bug")
+
+
+@pytest.mark.parametrize("trouble", [broken_off, refused, bug])
+def test_a_step_that_fails_each_time_keeps_nobody_from_being_taken_over_nor_the_other_steps_from_going_on(
+    bench: Bench, notes: Notes, monkeypatch: pytest.MonkeyPatch, trouble: Callable[[Any], None]
+) -> None:
+    tried: list[float] = []
+
+    def fail(cursor: Any, **_: Any) -> list[str]:
+        tried.append(time.monotonic())
+        trouble(cursor)
+        return []
+
+    monkeypatch.setattr(sweep.sweeps, "expire", fail)
+    monkeypatch.setattr(sweep, "REST", 2.5)
+    dying, living = bench.agent("dying"), bench.agent("living")
+    lost, kept, due = bench.claimed(by=dying), bench.claimed(by=living), bench.born(delay=0.1)
+    running = sweeper(bench, notes, grace=0.8)
+    running.start()
+    until(lambda: tried)
+    dying.die()
+    until(lambda: set(notes.rung()) == {due, lost.task_id})
+    until(lambda: len(tried) >= 4)  # it is tried again
+    running.stop()
+    assert bench.status(kept.task_id) == "running"
 
 
 def test_many_sweepers_ring_once(bench: Bench, notes: Notes) -> None:

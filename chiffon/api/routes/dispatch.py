@@ -32,6 +32,7 @@ _PROBLEMS = (
     kinds.IDEMPOTENCY_KEY_REUSED,
     kinds.TASK_EXISTS,
     *kinds.OF_THE_LEDGER,
+    kinds.BUSY,
     kinds.OUTCOME_UNKNOWN,
 )
 _TRACEPARENT = Header(
