@@ -179,9 +179,9 @@ def limits(value: Any) -> tuple[float | None, float | None]:
     if not isinstance(value, list | tuple) or len(value) != 2:
         raise MalformedMessage("timelimit is no pair of seconds")
     for seconds in value:
-        if seconds is None or (seconds == 0 and seconds is not False):
+        if seconds is None:
             continue
-        if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds <= LONGEST_WAIT:
+        if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds <= LONGEST_WAIT:
             raise MalformedMessage("timelimit is no pair of seconds, of ten years at most")
     return value[0] or None, value[1] or None
 

@@ -27,7 +27,7 @@ STATEMENTS = {
     "claim": b"/* claim */",
     "settle": b"/* settle */",
     "ring": b"/* confirm */",
-    "lease": b"WHERE status = 'pending' AND next_ring_at <= clock_timestamp()",
+    "lease": b"WHERE status = 'pending' AND next_ring_at <= (SELECT clock_timestamp())",
     "debts": b"SET debt_leased_until =",
     "cancel": b"cancel_requested_at = clock_timestamp()",
     "replay": b"'replayed' FROM again",
