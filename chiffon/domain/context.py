@@ -29,5 +29,5 @@ class WorkContext:
         self._report(percent, note)
 
     def is_cancelled(self) -> bool:
-        """Whether somebody asked for this task to be cancelled: clean up and return."""
+        """Whether somebody asked for this task to be cancelled: clean up, and raise. (What is returned is a result.)"""
         return self._ask_cancelled()

@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 
-from chiffon.agent.clerk import DEFER, Clerk
+from chiffon.agent.clerk import Clerk
 from chiffon.agent.commands import Condemned, Finished, Offer, Started
 from chiffon.agent.life import Identity, Life
 from chiffon.agent.mailbox import Mailbox
+from chiffon.agent.offers import DEFER
 from chiffon.agent.reading import Doorbell, Reader
 from chiffon.agent.run import Report
 from chiffon.config import Settings
