@@ -121,8 +121,10 @@ def connected(connection: Any, meanwhile: Meanwhile) -> Any:
         log.warning("agent_waits_for_broker", reason=f"{connection.as_uri()}: {advice(error)}")
 
     while True:
+        attempt = Attempt(connection, not_yet, meanwhile.wake)
+        _wait_for(attempt, meanwhile)  # what the event loop raises meanwhile is none of this connection's business
         try:
-            return _tried(Attempt(connection, not_yet, meanwhile.wake), meanwhile)
+            return attempt.result()
         except connection.connection_errors + connection.channel_errors as error:  # a refused login is the channel's
             if not isinstance(error, connection.recoverable_connection_errors):  # kombu gives up, and says nothing
                 not_yet(error)
@@ -130,7 +132,7 @@ def connected(connection: Any, meanwhile: Meanwhile) -> Any:
             meanwhile.serve(RECONNECT_EVERY, threading.Event())
 
 
-def _tried(attempt: Attempt, meanwhile: Meanwhile) -> Any:
+def _wait_for(attempt: Attempt, meanwhile: Meanwhile) -> None:
     attempt.over.wait(_AT_ONCE)
     try:
         while not attempt.over.is_set():
@@ -138,4 +140,3 @@ def _tried(attempt: Attempt, meanwhile: Meanwhile) -> Any:
     except BaseException:
         attempt.abandon()
         raise
-    return attempt.result()

@@ -19,7 +19,7 @@ _TELLING = 9
 """Digits of it that are looked at."""
 
 _QUOTED = re.compile(r'"((?:[^"\\]|\\["\\])*)"')
-_WAIT = re.compile(r'wait\s*=\s*(?:"0*(\d+)"|0*(\d+))', re.IGNORECASE)
+_WAIT = re.compile(r'wait\s*=\s*(?:"(\d+)"|(\d+))', re.IGNORECASE)
 
 
 def idempotency_key() -> str | None:
@@ -54,8 +54,8 @@ def wait_seconds() -> int | None:
     for preference in request.headers.get("Prefer", "").split(","):  # WSGI has joined several of them
         found = _WAIT.fullmatch(preference.partition(";")[0].strip())
         if found:
-            seconds = found[1] or found[2]
-            return min(int(seconds[:_TELLING]), LONGEST_WAIT)  # of a larger one the beginning is too long as well
+            seconds = (found[1] or found[2]).lstrip("0")
+            return min(int(seconds[:_TELLING] or "0"), LONGEST_WAIT)  # of a longer one the beginning is too much, too
     return None
 
 

@@ -7,9 +7,14 @@ from __future__ import annotations
 
 import threading
 import time
+import uuid
 from collections.abc import Callable
 
-from chiffon.bus.connect import brokers_of, connect
+import amqp
+
+from chiffon.bus.confirms import Confirms
+from chiffon.bus.connect import Connection, brokers_of, connect
+from chiffon.bus.letters import Letter, Message
 from chiffon.domain.errors import BrokerUnavailable
 
 EVERY = 10.0
@@ -57,10 +62,16 @@ class Failback:
         return False
 
     def _look(self, place: int) -> None:
-        # A port that is open proves nothing: the broker may hang behind it.
         try:
-            connect(";".join(self._brokers[:place]), name=self._name, patience=_PATIENCE).close()
-        except BrokerUnavailable:
-            self._found = 0
-        else:
-            self._found += 1
+            with connect(";".join(self._brokers[:place]), name=self._name, patience=_PATIENCE) as connection:
+                takes = takes_messages(connection)
+        except (BrokerUnavailable, OSError, amqp.AMQPError):
+            takes = False
+        self._found = self._found + 1 if takes else 0
+
+
+def takes_messages(connection: Connection) -> bool:
+    """Whether the broker has heard of one: it may hang behind an open port, and under an alarm it only shakes hands."""
+    letter = Letter("", f"chiffon.failback.{uuid.uuid4()}", Message(str(uuid.uuid4()), b""))  # it goes to no queue
+    receipt = Confirms(connection).publish([letter], time.monotonic() + _PATIENCE)
+    return letter.message.message_id in receipt.returned

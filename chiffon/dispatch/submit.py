@@ -22,7 +22,7 @@ from chiffon.domain.values import check_value
 from chiffon.domain.work import WorkTypes, registry
 from chiffon.ledger.accept import accept_inside, accept_together
 from chiffon.ledger.connect import Ledger, on_connection
-from chiffon.ledger.failures import CommitUnknown, LostRace, RefusedData
+from chiffon.ledger.failures import CommitUnknown, LostRace, Outdated, RefusedData
 
 _Accepted: TypeAlias = tuple[list[Acceptance], set[str]]
 """What became of each task, and the ids of those that are `pending`: theirs are the first rings."""
@@ -205,7 +205,7 @@ def _accept_one(ledger: Ledger, task: NewTask, lease: float) -> _Accepted | None
         status = _company(ledger).ask((task, lease))
     except CommitUnknown as error:
         raise _Unanswered(str(error), [Accepted(task.task_id)]) from error
-    except (LostRace, RefusedData):
+    except (LostRace, RefusedData, Outdated):
         return None
     return None if status is None else ([Accepted(task.task_id)], {task.task_id} if status == "pending" else set())
 

@@ -19,6 +19,7 @@ from chiffon.domain.errors import BrokerUnavailable, ChiffonError, LedgerUnavail
 from chiffon.ledger import rings, sweeps
 from chiffon.ledger.connect import open_session, session_transaction
 from chiffon.ledger.failures import LostRace
+from chiffon.ledger.writable import require_writable
 
 log = structlog.get_logger(__name__)
 
@@ -127,6 +128,9 @@ class Sweeper:
         if self._session is None:
             name = f"chiffon sweeper {self._name}"
             self._session = open_session(self._settings.direct_url, name, in_short=True)
+            with session_transaction(self._session) as cursor:
+                # A standby shows nobody's lock, and all would look dead. It may be promoted with the session open.
+                require_writable(cursor)
         self._taken("find dead", self._find_dead)
         steps: dict[str, Callable[[], bool]] = {
             **{f"take over {dead}": partial(self._take_over, dead) for dead in self._dead},
@@ -154,8 +158,8 @@ class Sweeper:
             log.info("sweep_held_up", step=name, reason=str(error))
             return False
         except Exception as error:
-            self._resting.failed(name)
             if self._session.closed:
+                self._resting.failed(name)
                 raise
             _complain(error, step=name)
             return False
@@ -233,6 +237,7 @@ class Sweeper:
 
     def _find_dead(self) -> bool:
         """Cut off who is mute, and note who is dead: who has been found so for the grace, on this session."""
+        self._dead = set()
         with session_transaction(self._session) as cursor:
             mute = self._mutes.look(sweeps.mute(cursor, offline_after=self._settings.offline_after))
             if mute and (silenced := sweeps.silence(cursor, mute, offline_after=self._settings.offline_after)):

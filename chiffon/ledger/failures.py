@@ -29,6 +29,10 @@ class LostRace(Busy):
     """Another transaction had the better of this one, which did nothing: repeat it."""
 
 
+class Outdated(LedgerUnavailable):
+    """The session's plans are of use no longer; nothing was done, and the next statement plans anew."""
+
+
 class CommitUnknown(LedgerUnavailable):
     """The connection broke while it committed: the transaction may have happened."""
 
@@ -64,7 +68,7 @@ def translated() -> Iterator[None]:
                 f"the ledger's schema is behind ({_first_line(error)}): run `chiffon db upgrade`"
             ) from error
         if state in OUTDATED:
-            raise LedgerUnavailable(f"the session's plans are of use no longer: {_first_line(error)}") from error
+            raise Outdated(f"the session's plans are of use no longer: {_first_line(error)}") from error
         if state == "25006":  # a read-only transaction
             raise LedgerReadOnly(f"Postgres takes no writes: {_first_line(error)}") from error
         if isinstance(error, psycopg2.OperationalError | psycopg2.InterfaceError) or state.startswith(

@@ -158,9 +158,10 @@ def tasks(cursor: Cursor, wanted: TaskFilter, *, limit: int, max_bytes: int) -> 
     """
     conditions, values = _conditions(wanted)
     cursor.execute(
-        "DECLARE listed NO SCROLL CURSOR FOR"
-        f" SELECT octet_length(t.parameters::text), {_TASK_COLUMNS % {'result': 'NULL::jsonb'}} FROM tasks t"
-        f" WHERE {' AND '.join(conditions) or 'true'} ORDER BY t.created_at DESC, t.task_id DESC LIMIT %(limit)s",
+        # What is sorted is not looked into: that would read the parameters of all that fit.
+        "DECLARE listed NO SCROLL CURSOR FOR SELECT octet_length(parameters::text), listed.* FROM"
+        f" (SELECT {_TASK_COLUMNS % {'result': 'NULL::jsonb'}} FROM tasks t WHERE {' AND '.join(conditions) or 'true'}"
+        " ORDER BY t.created_at DESC, t.task_id DESC LIMIT %(limit)s) AS listed",
         {**values, "limit": limit + 1},
     )
     found: list[TaskView] = []

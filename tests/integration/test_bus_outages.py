@@ -10,6 +10,7 @@ import amqp
 import pytest
 
 from chiffon.bus.connect import Connection, connect
+from chiffon.bus.failback import takes_messages
 from chiffon.bus.letters import Letter
 from chiffon.bus.publisher import Publisher
 from chiffon.bus.topology import Topology
@@ -167,6 +168,23 @@ def test_a_memory_alarm_is_seen_waited_for_by_nobody_and_over_when_it_is_over(
     found = came(url)
     assert ids(*letters(2)) <= found
     assert bell(99).message_id not in found  # what came while it was blocked was not even written
+
+
+def test_nobody_returns_to_a_broker_that_shakes_hands_and_takes_nothing(rabbitmq: PrivateRabbitMQ, url: str) -> None:
+    with connect(url, name="a look") as connection:
+        assert takes_messages(connection)
+    rabbitmq.ctl("set_vm_memory_high_watermark", "0.0000001")
+    try:
+        with connect(url, name="a look") as connection:
+            assert not takes_messages(connection)
+    finally:
+        rabbitmq.ctl("set_vm_memory_high_watermark", "0.4")
+    assert eventually("the alarm to be over", lambda: _is_taken(url))
+
+
+def _is_taken(url: str) -> bool:
+    with connect(url, name="a look") as connection:
+        return takes_messages(connection)
 
 
 def test_an_alarm_met_while_writing_costs_no_more_than_the_time_given(

@@ -8,13 +8,15 @@ from typing import Any
 
 import pytest
 
+from chiffon.dispatch.submit import submit_all
 from chiffon.domain.errors import LedgerUnavailable
-from chiffon.domain.tasks import Claim
+from chiffon.domain.tasks import Accepted, Claim
 from chiffon.ledger import claims, planned, settle
 from chiffon.ledger.connect import open_session, session_transaction
 from chiffon.ledger.failures import LostRace
 from chiffon.ledger.planned import Planned
-from tests.bench import Agent, Bench
+from tests.bench import LEASE, Agent, Bench
+from tests.builders import new_task
 
 
 def plans(agent: Agent) -> dict[str, object]:
@@ -66,6 +68,15 @@ def test_a_pooled_session_that_was_made_to_forget_its_plans_fails_once(bench: Be
     with bench.transaction() as cursor:
         ONE.execute(cursor, {"task_id": "a"})
         assert cursor.fetchall() == [("a",)]
+
+
+def test_a_dispatch_whose_session_was_made_to_forget_its_plans_is_accepted(bench: Bench) -> None:
+    for _ in range(2):
+        submit_all(bench.ledger, [new_task(fresh=True)], lease=LEASE)
+    bench.sql("DEALLOCATE ALL")
+    task = new_task(fresh=True)
+    fates, _ = submit_all(bench.ledger, [task], lease=LEASE)
+    assert fates == [Accepted(task.task_id)]
 
 
 def test_a_session_that_was_made_to_forget_its_plans_is_of_use_no_longer(bench: Bench) -> None:

@@ -184,6 +184,14 @@ def test_a_long_page_is_whole(bench: Bench, size: int) -> None:
     }[size]
 
 
+def test_only_what_a_page_shows_is_measured(bench: Bench) -> None:
+    with bench.transaction() as cursor:
+        queries.tasks(Explaining(cursor, "VERBOSE"), TaskFilter(label=("team", "a")), limit=1, max_bytes=PAGE_BYTES)
+        plan = [line for (line,) in cursor.fetchall()]
+    (measured,) = [number for number, line in enumerate(plan) if "octet_length" in line]
+    assert measured < next(number for number, line in enumerate(plan) if "Limit" in line), plan
+
+
 def test_an_empty_list_is_one_empty_page(bench: Bench) -> None:
     page = find_tasks(bench.ledger, TaskFilter(status="failed"), limit=5)
     assert (list(page.tasks), page.next_after) == ([], None)
@@ -233,12 +241,13 @@ def steps(bench: Bench, task_id: str, *, after: int = 0, limit: int = 10) -> Tas
 class Explaining:
     """A cursor that asks how a statement would be carried out."""
 
-    def __init__(self, cursor: Any) -> None:
+    def __init__(self, cursor: Any, how: str = "") -> None:
         self._cursor = cursor
+        self._how = how
 
     def execute(self, statement: str, values: Any = None) -> None:
         if not statement.startswith("FETCH"):
-            self._cursor.execute(f"EXPLAIN {statement}", values)
+            self._cursor.execute(f"EXPLAIN {self._how} {statement}", values)
 
     def fetchall(self) -> list[Any]:
         return []

@@ -419,6 +419,43 @@ def test_a_step_that_fails_each_time_keeps_nobody_from_being_taken_over_nor_the_
     assert bench.status(kept.task_id) == "running"
 
 
+def test_a_sweeper_that_was_led_to_a_ledger_without_writes_leaves_it_for_one_that_has_them(
+    bench: Bench, notes: Notes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = LogNotes()
+    monkeypatch.setattr(sweep, "log", log)
+    task_id = bench.born(delay=0.1)
+    ((name,),) = bench.sql("SELECT current_database()")
+    bench.sql(f"ALTER DATABASE {name} SET default_transaction_read_only = on")  # for whoever comes from now on
+    running = sweeper(bench, notes)
+    running.start()
+    until(lambda: len(log.said("sweep_waits_for_ledger")) > 2)
+    bench.sql(f"SET TRANSACTION READ WRITE; ALTER DATABASE {name} RESET default_transaction_read_only")
+    until(lambda: notes.rung() == [task_id])
+    running.stop()
+
+
+def test_a_step_that_is_refused_for_a_moment_goes_on_after_it(
+    bench: Bench, notes: Notes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it rests for is to break the session again and again."""
+    due, tried = sweep.sweeps.due, []
+
+    def refuse_thrice(cursor: Any, **options: Any) -> int:
+        tried.append(cursor)
+        if len(tried) <= 3:
+            refused(cursor)
+        return due(cursor, **options)
+
+    monkeypatch.setattr(sweep.sweeps, "due", refuse_thrice)
+    monkeypatch.setattr(sweep, "REST", 3600)
+    task_id = bench.born(delay=0.1)
+    running = sweeper(bench, notes)
+    running.start()
+    until(lambda: notes.rung() == [task_id])
+    running.stop()
+
+
 def test_many_sweepers_ring_once(bench: Bench, notes: Notes) -> None:
     tasks = [bench.born() for _ in range(50)]
     bench.pass_time(60)

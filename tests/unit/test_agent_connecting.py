@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from amqp import ConnectionForced
 from kombu import Connection
 from kombu.asynchronous import Hub
 
@@ -99,3 +100,19 @@ def test_who_is_told_to_end_meanwhile_ends_and_the_connection_is_let_go_of(monke
     assert not broker.let_go.is_set()
     broker.answers.set()
     assert until(broker.let_go.is_set)
+
+
+def test_what_the_event_loop_raises_meanwhile_is_not_taken_for_the_broker_s_refusal() -> None:
+    """The other connection broke, say: a second try would go on beside the first, in another thread."""
+    hub, broker = Hub(), Slow()
+    hub.propagate_errors = broker.connection_errors
+
+    def fail() -> None:
+        raise ConnectionForced("of another connection")
+
+    hub.call_later(0.3, fail)
+    with pytest.raises(ConnectionForced):
+        connected(broker, meanwhile(hub))
+    broker.answers.set()
+    assert until(broker.let_go.is_set)
+    hub.close()

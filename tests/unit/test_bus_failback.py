@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from types import SimpleNamespace
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -32,7 +32,7 @@ class Brokers:
         self.hang.wait(30)
         if not self.answer:
             raise BrokerUnavailable("away")
-        return SimpleNamespace(close=lambda: None)
+        return nullcontext()
 
 
 @pytest.fixture
@@ -40,6 +40,7 @@ def brokers(monkeypatch: pytest.MonkeyPatch) -> Brokers:
     """Those of the list."""
     found = Brokers()
     monkeypatch.setattr(failback, "connect", found.connect)
+    monkeypatch.setattr(failback, "takes_messages", lambda connection: True)
     return found
 
 
