@@ -134,9 +134,13 @@ class Process:
 
     def pause(self) -> None:
         """Stop it in its tracks (SIGSTOP), children included: it keeps its connections and answers nothing."""
-        for process in self._family():
+        stopping = self._family()
+        for process in stopping:
             with contextlib.suppress(psutil.Error):
                 process.suspend()
+        until = time.monotonic() + 1.0
+        while any(map(_goes_on, stopping)) and time.monotonic() < until:  # on a busy machine it may answer meanwhile
+            time.sleep(0.001)
 
     def resume(self) -> None:
         """Let it go on after a pause."""
@@ -163,6 +167,14 @@ class Process:
             return [leader, *leader.children(recursive=True)]
         except psutil.Error:
             return []
+
+
+def _goes_on(process: psutil.Process) -> bool:
+    """Whether it is there and has not stopped."""
+    try:
+        return process.status() not in {psutil.STATUS_STOPPED, psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD}
+    except psutil.Error:
+        return False
 
 
 def inherited_environment() -> dict[str, str]:
