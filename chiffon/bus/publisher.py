@@ -124,13 +124,12 @@ class Publisher:
         return self._confirms or self._connect()
 
     def _return_to_earlier(self, connection: Connection) -> None:
-        """Go to a broker that stands before this one in the list, if one answers again."""
+        """Go to a broker that stands before this one in the list, if one answers again and can be used."""
         if self._failback.is_due(connection.place):
-            log.info("broker_failback", reason="a broker that stands earlier in CHIFFON_BROKER_URL answers again")
-            self._connection, self._confirms = None, None
-            connection.close()
-            with suppress(BrokerUnavailable):  # whoever publishes next tries again, and hears of it
+            with suppress(BrokerUnavailable):  # it may have other queues: then this one is kept
                 self._connect()
+                log.info("broker_failback", reason="a broker that stands earlier in CHIFFON_BROKER_URL answers again")
+                connection.close()
 
     def _connect(self) -> Confirms:
         connection = connect(self._broker_url, name=self._name, patience=self._patience)

@@ -9,9 +9,11 @@ from typing import Any
 import amqp
 import pytest
 
+from chiffon.bus.confirms import Confirms
 from chiffon.bus.letters import Letter, Message
 from chiffon.bus.publisher import Publisher
 from chiffon.bus.topology import Topology, TopologyMismatch
+from chiffon.domain.errors import BrokerUnavailable
 from tests.bells import bare_channel, bell, dead_letter, ids, letters
 
 UNROUTABLE = Letter("work", "nobody-listens", Message("unroutable", b"x"))
@@ -173,3 +175,17 @@ def test_the_connection_has_a_name_that_the_broker_shows(broker_url: str) -> Non
         publisher.publish(letters(1))
         assert isinstance(publisher._connection, amqp.Connection)
         assert publisher._connection.client_properties["connection_name"] == "chiffon ringer"
+
+
+def test_a_publisher_stays_where_it_is_while_the_earlier_broker_is_of_no_use(
+    publisher: Publisher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It shakes hands, say, and has other queues."""
+
+    def refuse() -> Confirms:
+        raise BrokerUnavailable("other queues")
+
+    assert publisher.publish(letters(1)).confirmed == ids(*letters(1))
+    monkeypatch.setattr(publisher._failback, "is_due", lambda place: True)
+    monkeypatch.setattr(publisher, "_connect", refuse)
+    assert publisher.publish(letters(2)).confirmed == ids(*letters(2))
