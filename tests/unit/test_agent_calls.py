@@ -13,11 +13,7 @@ from chiffon.agent.trace import do_work
 from chiffon.config import Settings
 from chiffon.domain.verdicts import Completed, Failed
 from tests.api import NOBODY
-
-FACTS = {
-    "execution": 1, "trace_id": "0" * 32, "request_id": "r", "attempt": 1, "retries": 0, "max_retries": None,
-    "timeout": 60.0,
-}  # fmt: skip
+from tests.runs import FACTS
 
 
 @pytest.fixture

@@ -14,11 +14,8 @@ from chiffon.agent.trace import do_work
 from chiffon.config import Settings
 from chiffon.domain.verdicts import Completed, DeadLettered, Failed
 from tests.api import NOBODY
+from tests.runs import FACTS
 
-FACTS = {
-    "execution": 1, "trace_id": "0" * 32, "request_id": "r", "attempt": 1, "retries": 0, "max_retries": None,
-    "timeout": 60.0,
-}  # fmt: skip
 BODY = {"task": "echo", "args": [], "kwargs": {}, "options": {"task_id": "body"}, "chord_size": 2}
 
 

@@ -15,11 +15,8 @@ from chiffon.config import Settings
 from chiffon.domain.verdicts import Completed, Failed
 from tests.api import NOBODY
 from tests.claimed import Books, claimed
+from tests.runs import FACTS
 
-FACTS = {
-    "execution": 1, "trace_id": "0" * 32, "request_id": "r", "attempt": 1, "retries": 0, "max_retries": None,
-    "timeout": 60.0,
-}  # fmt: skip
 NAMES = [name for name in dir(Context) if name.startswith("_") or callable(getattr(Context, name))] + ["children"]
 
 

@@ -14,17 +14,11 @@ from celery.exceptions import Reject
 from chiffon.agent.app import create_app
 from chiffon.agent.run import Report
 from chiffon.agent.slate import Slates
-from chiffon.agent.task import as_celery_task
 from chiffon.agent.trace import do_work
 from chiffon.config import Settings
 from chiffon.domain.verdicts import Completed, DeadLettered, Failed, RetryLater
-from chiffon.domain.work import WorkTypes, work
 from tests.api import NOBODY
-
-FACTS = {
-    "execution": 1, "trace_id": "0" * 32, "request_id": "r", "attempt": 1, "retries": 0, "max_retries": None,
-    "timeout": 60.0,
-}  # fmt: skip
+from tests.runs import FACTS, raising
 
 
 class Colour(enum.StrEnum):
@@ -94,18 +88,6 @@ def run(name: str, **embed: Any) -> Report:
     """One run of a task of the group `g`."""
     request = {"id": "own", "task": name, "root_id": "own", "group": "g", "retries": 0, "delivery_info": {}}
     return do_work(name, "own", request, ([], {}, embed), FACTS)
-
-
-def raising(app: Celery, error: BaseException, *, retries: int = 0) -> str:
-    """The name of a work type that raises this."""
-
-    def raises() -> None:
-        raise error
-
-    types = WorkTypes()
-    work("test.raises", retries=retries, into=types)(raises)
-    app.register_task(as_celery_task(types.get("test.raises"), app.settings))
-    return "test.raises"
 
 
 def test_the_arguments_of_a_failure_are_what_json_says_of_them(app: Celery) -> None:

@@ -13,17 +13,12 @@ from celery.exceptions import SoftTimeLimitExceeded
 from chiffon.agent.app import create_app
 from chiffon.agent.backend_waiting import PATIENCE
 from chiffon.agent.run import Report, current
-from chiffon.agent.task import LedgerTask, as_celery_task
+from chiffon.agent.task import LedgerTask
 from chiffon.agent.trace import do_work
 from chiffon.config import Settings
 from chiffon.domain.verdicts import Completed, Crashed, Failed, RetryLater, TimedOut
-from chiffon.domain.work import WorkTypes, work
 from tests.api import NOBODY
-
-FACTS = {
-    "execution": 1, "trace_id": "0" * 32, "request_id": "r", "attempt": 1, "retries": 0, "max_retries": None,
-    "timeout": 60.0,
-}  # fmt: skip
+from tests.runs import FACTS, raising
 
 
 @pytest.fixture
@@ -38,18 +33,6 @@ def run(
     """One run of a task."""
     request = {"id": "own", "task": name, "root_id": "own", "retries": 0, "delivery_info": {}, **headers}
     return do_work(name, "own", request, ([], parameters or {}, embed or {}), FACTS)
-
-
-def raising(app: Celery, error: BaseException, *, retries: int = 0) -> str:
-    """The name of a work type that raises this."""
-
-    def raises() -> None:
-        raise error
-
-    types = WorkTypes()
-    work("test.raises", retries=retries, into=types)(raises)
-    app.register_task(as_celery_task(types.get("test.raises"), app.settings))
-    return "test.raises"
 
 
 def test_a_retry_of_who_ignores_its_result_is_a_retry(app: Celery) -> None:
